@@ -1,0 +1,173 @@
+"""Checks of what a user passes in. Nothing is copied or cast here: a message says how to do it.
+
+Each error names the argument, what was expected, what came, and the way out.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class _Unlocked:
+    """The memory of a read-only array for kernels, which never write to an input.
+
+    Numba compiles a second machine code for every mix of read-only and writable arguments; through
+    this view all of them share one.
+    """
+
+    def __init__(self, locked: Array) -> None:
+        self.owner = locked
+        address, _ = locked.__array_interface__["data"]
+        self.__array_interface__ = {**locked.__array_interface__, "data": (address, False)}
+
+
+def _show(shape: Iterable[int | str]) -> str:
+    sizes = [str(size) for size in shape]
+    return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+
+def _layout(value: Array) -> str:
+    return "an F-ordered one" if value.flags.f_contiguous else "a strided view"
+
+
+def check_array(
+    name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None = None
+) -> Array:
+    """`value` itself, once it is an aligned C-ordered float array of this shape.
+
+    A letter in `shape` stands for any size. `dtype` None allows float32 and float64.
+
+    Raises
+    ------
+    TypeError
+        If it is no NumPy array, or not of the dtype.
+    ValueError
+        If the shape or the layout in memory is wrong.
+    """
+    if not isinstance(value, np.ndarray):
+        raise TypeError(
+            f"{name}: expected a NumPy array, got {type(value).__name__}; "
+            f"pass np.asarray({name}, dtype=np.{dtype or 'float32'})"
+        )
+    if isinstance(value, np.ma.MaskedArray | np.matrix):
+        raise TypeError(
+            f"{name}: expected a plain NumPy array, got {type(value).__name__}; "
+            "fill the masked entries or pass np.asarray(...)"
+        )
+    if dtype is None and value.dtype not in FLOATS:
+        raise TypeError(
+            f"{name}: expected float32 or float64, got {value.dtype}; "
+            f"pass {name}.astype(np.float32) or {name}.astype(np.float64)"
+        )
+    if dtype is not None and value.dtype != dtype:
+        raise TypeError(
+            f"{name}: expected {dtype} like the other arrays, got {value.dtype}; "
+            f"pass {name}.astype(np.{dtype})"
+        )
+    fits = len(value.shape) == len(shape) and all(
+        isinstance(want, str) or got == want for got, want in zip(value.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(value.shape)}")
+    if not value.flags.c_contiguous:
+        raise ValueError(
+            f"{name}: expected a C-contiguous array, got {_layout(value)}; "
+            f"pass np.ascontiguousarray({name})"
+        )
+    if not value.flags.aligned:
+        raise ValueError(f"{name}: expected aligned memory, got unaligned; pass {name}.copy()")
+    return value
+
+
+def as_input(
+    name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None = None
+) -> Array:
+    """The checked array as kernels take it; it may be read-only."""
+    return unlocked(check_array(name, value, shape, dtype))
+
+
+def unlocked(array: Array) -> Array:
+    """A view of the same memory that counts as writable, for inputs of kernels."""
+    return array if array.flags.writeable else np.asarray(_Unlocked(array))
+
+
+def as_output(
+    name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None = None
+) -> Array:
+    """The checked array, which must be writable."""
+    array = check_array(name, value, shape, dtype)
+    if not array.flags.writeable:
+        raise ValueError(
+            f"{name}: expected a writable array, got a read-only one; pass {name}.copy()"
+        )
+    return array
+
+
+def check_finite(name: str, array: Array) -> None:
+    """Raise ValueError with the first row that holds NaN or infinity."""
+    rows = max(1, 2**20 // max(1, array[0].size if len(array) else 1))
+    for start in range(0, len(array), rows):  # in blocks: the data may be a file larger than memory
+        block = np.isfinite(array[start : start + rows])
+        if not block.all():
+            row = start + int(np.argmin(block.reshape(len(block), -1).all(axis=1)))
+            raise ValueError(
+                f"{name}: expected finite numbers, got NaN or infinity, first in row {row}; "
+                "drop or fill such rows"
+            )
+
+
+def check_choice(name: str, value: object, known: Iterable[str]) -> str:
+    """`value` if it is one of the known names, else ValueError that lists them."""
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{name}: expected one of {', '.join(names)}; got {value!r}")
+    return value
+
+
+def check_number(
+    name: str, value: object, low: float = -np.inf, high: float = np.inf, *, above: bool = False
+) -> float:
+    """`value` as a float within [low, high], or (low, high] with `above`."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    number = float(value)
+    if not (low < number if above else low <= number) or not number <= high:
+        lower = f"{'>' if above else '>='} {low:g}"
+        wanted = lower if high == np.inf else f"{lower} and <= {high:g}"
+        raise ValueError(f"{name}: expected a number {wanted}, got {number:g}")
+    return number
+
+
+def check_count(name: str, value: object, low: int = 1) -> int:
+    """`value` as an int of at least `low`."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < low:
+        raise ValueError(f"{name}: expected an integer >= {low}, got {value}")
+    return int(value)
+
+
+def check_dtype(dtype: object) -> np.dtype[Any]:
+    """float32 or float64 as a NumPy dtype."""
+    try:
+        found = np.dtype(dtype)  # type: ignore[call-overload]
+    except TypeError:
+        found = None
+    if found not in FLOATS:
+        raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
+    return found
+
+
+def as_generator(rng: object) -> np.random.Generator:
+    """A Generator from a Generator, a seed, or None (fresh entropy)."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if rng is None or (isinstance(rng, int | np.integer) and not isinstance(rng, bool)):
+        return np.random.default_rng(rng)
+    raise TypeError(
+        f"rng: expected a numpy.random.Generator or an integer seed, got {type(rng).__name__}"
+    )

@@ -1,0 +1,314 @@
+"""Layers and losses for those who keep their own NumPy arrays: check, allocate, launch.
+
+Arrays are C-contiguous, all of one dtype, float32 or float64; inputs may be read-only. Errors:
+TypeError for what is no array or of another dtype, ValueError for shapes, memory layout and names.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from . import losses
+from .checks import Array, as_input, as_output, check_choice
+from .kernels import codes, cpu
+
+Out = Array | tuple[Array | None, ...] | None
+
+
+def activation_code(activation: object) -> int:
+    """The kernels' number of an activation's name."""
+    return codes.ACTIVATIONS[check_choice("activation", activation, codes.ACTIVATIONS)]
+
+
+def absent(ndim: int, dtype: np.dtype[Any]) -> Array:
+    """An array of size 0: how the kernels' contract leaves an operand out."""
+    return np.empty((0,) * ndim, dtype)
+
+
+def _outputs(out: Out, names: tuple[str, ...]) -> tuple[Array | None, ...]:
+    """`out` as one array or None per result; a bare array stands for the first, as in NumPy."""
+    given = out if isinstance(out, tuple) else (out,)
+    if len(given) > len(names):
+        raise ValueError(f"out: expected at most ({', '.join(names)}), got {len(given)} arrays")
+    return given + (None,) * (len(names) - len(given))
+
+
+def _output(
+    name: str,
+    given: Array | None,
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    inputs: list[Array],
+) -> Array:
+    """The checked array to write to, or a new one."""
+    if given is None:
+        return np.empty(shape, dtype)
+    array = as_output(name, given, shape, dtype)
+    if any(np.may_share_memory(array, other) for other in inputs):
+        raise ValueError(f"{name}: expected memory of its own, got memory shared with an input")
+    return array
+
+
+def dense_forward(
+    x: Array, w: Array, b: Array | None = None, activation: str = "identity", out: Out = None
+) -> tuple[Array, Array]:
+    """A dense layer: y = f(x @ w + b).
+
+    Parameters
+    ----------
+    x : (n, k) array
+        The batch, a row per sample.
+    w : (k, m) array
+        Weights.
+    b : (m,) array, optional
+        Bias.
+    activation : str
+        One of identity, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, sin.
+    out : array or (y, saved), optional
+        Arrays to write to, each (n, m); None entries are allocated. `saved` is used only by
+        activations that keep z (silu, gelu, gelu_tanh, sin).
+
+    Returns
+    -------
+    y : (n, m) array
+        The output.
+    saved : (n, m) array
+        What `dense_backward` needs: y itself, or z for the activations that keep z.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> y, saved = fastbp.functional.dense_forward(np.ones((1, 2)), np.eye(2), activation="relu")
+    >>> y
+    array([[1., 1.]])
+    """
+    code = activation_code(activation)
+    w = as_input("w", w, ("k", "m"))
+    k, m = w.shape
+    x = as_input("x", x, ("n", k), w.dtype)
+    b = absent(1, w.dtype) if b is None else as_input("b", b, (m,), w.dtype)
+
+    given_y, given_z = _outputs(out, ("y", "saved"))
+    y = _output("y", given_y, (len(x), m), w.dtype, [x, w, b])
+    if code in codes.KEEPS_Z:
+        z = _output("saved", given_z, y.shape, w.dtype, [x, w, b, y])
+    else:
+        z = absent(2, w.dtype)
+
+    cpu.dense_forward(x, w, b, code, z, y)
+    return y, (z if code in codes.KEEPS_Z else y)
+
+
+def dense_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    saved: Array,
+    activation: str = "identity",
+    *,
+    bias: bool = True,
+    need_dx: bool = True,
+    out: Out = None,
+) -> tuple[Array | None, Array, Array | None]:
+    """Gradients of a dense layer, from dy = d(loss)/d(y).
+
+    dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T (docs/backpropagation.md), in one
+    sweep over the batch.
+
+    Parameters
+    ----------
+    dy : (n, m) array
+        The gradient of the loss with respect to the output.
+    x, w, saved : arrays
+        As given to and returned by `dense_forward`.
+    activation : str
+        The same as in the forward pass.
+    bias : bool
+        False leaves db out.
+    need_dx : bool
+        False leaves dx out, which a first layer does not need.
+    out : (dx, dw, db), optional
+        Arrays to write to; None entries are allocated.
+
+    Returns
+    -------
+    dx : (n, k) array or None
+    dw : (k, m) array
+    db : (m,) array or None
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> x, w = np.array([[1.0, 2.0]]), np.eye(2)
+    >>> y, saved = fastbp.functional.dense_forward(x, w)
+    >>> dx, dw, db = fastbp.functional.dense_backward(np.ones((1, 2)), x, w, saved)
+    >>> dw
+    array([[1., 1.],
+           [2., 2.]])
+    """
+    code = activation_code(activation)
+    w = as_input("w", w, ("k", "m"))
+    k, m = w.shape
+    x = as_input("x", x, ("n", k), w.dtype)
+    n = len(x)
+    saved = as_input("saved", saved, (n, m), w.dtype)
+    dy = as_input("dy", dy, (n, m), w.dtype)
+
+    inputs = [dy, x, w, saved]
+    given_dx, given_dw, given_db = _outputs(out, ("dx", "dw", "db"))
+    dx = _output("dx", given_dx, (n, k), w.dtype, inputs) if need_dx else None
+    dw = _output("dw", given_dw, (k, m), w.dtype, inputs)
+    db = _output("db", given_db, (m,), w.dtype, inputs) if bias else None
+    work = np.empty(cpu.dense_backward_work(n, k, m), w.dtype)
+
+    cpu.dense_backward(
+        dy,
+        x,
+        w,
+        saved,
+        code,
+        work,
+        dw,
+        absent(1, w.dtype) if db is None else db,
+        absent(2, w.dtype) if dx is None else dx,
+    )
+    return dx, dw, db
+
+
+def _loss(
+    loss: losses.Loss, y: Array, t: Array, sample_weight: Array | None, out: Array | None, name: str
+) -> tuple[float, Array]:
+    y = as_input(name, y, ("n", "m"))
+    kernel, t, sample_weight = loss.check(y.shape, y.dtype, t, sample_weight)
+    dy = _output("out", out, y.shape, y.dtype, [y, t, sample_weight])
+    value = loss.launch(cpu, kernel, y, t, sample_weight, dy)
+    if not np.isfinite(value):
+        loss.explain({name: y}, t, sample_weight, y.shape[1])
+    return value, dy
+
+
+def squared_error(
+    y: Array, t: Array, sample_weight: Array | None = None, out: Array | None = None
+) -> tuple[float, Array]:
+    """Mean over the batch of sum((y - t)**2), and its gradient dy.
+
+    Parameters
+    ----------
+    y, t : (n, m) arrays
+        Output and target; t may be (n,) when m is 1.
+    sample_weight : (n,) array, optional
+        Weights of the rows; the mean divides by their sum.
+    out : (n, m) array, optional
+        Where dy is written.
+
+    Returns
+    -------
+    loss : float
+    dy : (n, m) array
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> fastbp.functional.squared_error(np.array([[3.0]]), np.array([[1.0]]))
+    (4.0, array([[4.]]))
+    """
+    return _loss(losses.resolve("squared_error"), y, t, sample_weight, out, "y")
+
+
+def half_squared_error(
+    y: Array, t: Array, sample_weight: Array | None = None, out: Array | None = None
+) -> tuple[float, Array]:
+    """Mean over the batch of sum((y - t)**2) / 2, and its gradient dy; see `squared_error`.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> fastbp.functional.half_squared_error(np.array([[3.0]]), np.array([[1.0]]))
+    (2.0, array([[2.]]))
+    """
+    return _loss(losses.resolve("half_squared_error"), y, t, sample_weight, out, "y")
+
+
+def huber(
+    y: Array,
+    t: Array,
+    sample_weight: Array | None = None,
+    out: Array | None = None,
+    *,
+    delta: float = 1.0,
+) -> tuple[float, Array]:
+    """Mean over the batch of Huber's loss (1964), and its gradient dy; see `squared_error`.
+
+    With d = y - t: d**2 / 2 where |d| <= delta, delta (|d| - delta / 2) beyond.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> fastbp.functional.huber(np.array([[3.0]]), np.array([[1.0]]))
+    (1.5, array([[1.]]))
+    """
+    return _loss(losses.Huber(delta), y, t, sample_weight, out, "y")
+
+
+def binary_cross_entropy(
+    z: Array, t: Array, sample_weight: Array | None = None, out: Array | None = None
+) -> tuple[float, Array]:
+    """Mean over the batch of the cross-entropy of sigmoid(z) against t, and its gradient dz.
+
+    Parameters
+    ----------
+    z : (n, m) array
+        Logits, a column per label. Stable for any finite logit.
+    t : (n, m) array
+        Targets in [0, 1]; may be (n,) when m is 1.
+    sample_weight : (n,) array, optional
+        Weights of the rows; the mean divides by their sum.
+    out : (n, m) array, optional
+        Where dz is written.
+
+    Returns
+    -------
+    loss : float
+    dz : (n, m) array
+        (sigmoid(z) - t) / n.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> loss, dz = fastbp.functional.binary_cross_entropy(np.zeros((1, 1)), np.ones((1, 1)))
+    >>> round(loss, 6), dz
+    (0.693147, array([[-0.5]]))
+    """
+    return _loss(losses.resolve("binary_cross_entropy"), z, t, sample_weight, out, "z")
+
+
+def softmax_cross_entropy(
+    z: Array, t: Array, sample_weight: Array | None = None, out: Array | None = None
+) -> tuple[float, Array]:
+    """Mean over the batch of the cross-entropy of softmax(z) against t, and its gradient dz.
+
+    Parameters
+    ----------
+    z : (n, m) array
+        Logits, a column per class. Stable for any finite logit.
+    t : (n,) integer array or (n, m) array
+        Labels in 0..m-1, or one-hot or probability targets.
+    sample_weight : (n,) array, optional
+        Weights of the rows; the mean divides by their sum.
+    out : (n, m) array, optional
+        Where dz is written.
+
+    Returns
+    -------
+    loss : float
+    dz : (n, m) array
+        (softmax(z) - t) / n for targets that sum to one.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> loss, dz = fastbp.functional.softmax_cross_entropy(np.zeros((1, 2)), np.array([1]))
+    >>> round(loss, 6), dz
+    (0.693147, array([[ 0.5, -0.5]]))
+    """
+    return _loss(losses.resolve("softmax_cross_entropy"), z, t, sample_weight, out, "z")

@@ -1,0 +1,146 @@
+"""Losses by name: which kernel computes them, what targets they take, what a user should be told.
+
+Every loss is the mean over the batch: sum(s * row_loss) / sum(s) with sample weights s (one where
+none are given), a row's loss the sum over its outputs. See docs/losses.md.
+"""
+
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .checks import Array, as_input, check_choice, check_finite, check_number, unlocked
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss: its kernel's name, and the link from logits to probabilities where there is one."""
+
+    name: str
+    link: str | None = None
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """What the kernel takes between the targets and the sample weights."""
+        return ()
+
+    def check(
+        self, shape: tuple[int, ...], dtype: np.dtype[Any], t: object, sample_weight: object
+    ) -> tuple[str, Array, Array]:
+        """(kernel's name, targets, sample weights), the weights empty where there are none."""
+        n, m = shape
+        kernel = self.name
+        if self.name == "softmax_cross_entropy" and _is_labels(t):
+            kernel, targets = "sparse_softmax_cross_entropy", _check_labels(t, n)
+        elif isinstance(t, np.ndarray) and t.ndim == 1 and m == 1:
+            targets = as_input("t", t, (n,), dtype).reshape(n, 1)
+        else:
+            targets = as_input("t", t, (n, m), dtype)
+        if sample_weight is None:
+            return kernel, targets, np.empty(0, dtype)
+        weights = as_input("sample_weight", sample_weight, (n,), dtype)
+        if n and not (np.all(weights >= 0) and weights.sum() > 0):
+            check_finite("sample_weight", weights)
+            raise ValueError("sample_weight: expected weights >= 0 with a sum > 0")
+        return kernel, targets, weights
+
+    def launch(
+        self, kernels: ModuleType, kernel: str, y: Array, t: Array, sample_weight: Array, dy: Array
+    ) -> float:
+        """The loss; dy is overwritten by its gradient."""
+        return float(getattr(kernels, kernel)(y, t, *self.parameters, sample_weight, dy))
+
+    def hits(self, y: Array, t: Array) -> Array:
+        """What each row counts for the accuracy (n,): right or wrong, or its share of labels."""
+        if self.link == "softmax":
+            labels = t if t.ndim == 1 else np.argmax(t, axis=1)
+            return np.argmax(y, axis=1) == labels
+        return np.mean((y > 0) == (t > 0.5), axis=1)
+
+    def explain(self, inputs: dict[str, Array], t: Array, sample_weight: Array, m: int) -> None:
+        """Raise for the array that made the loss NaN or infinite, if one of them did.
+
+        The kernels answer bad targets with NaN, so the ordinary call pays nothing for this search.
+        """
+        if t.dtype.kind in "iu":
+            check_labels_range(t, m)
+        else:
+            check_finite("t", t)
+        if self.name == "binary_cross_entropy":
+            check_probabilities(t)
+        for name, array in inputs.items():
+            check_finite(name, array)
+        check_finite("sample_weight", sample_weight)
+
+
+@dataclass(frozen=True)
+class Huber(Loss):
+    """Huber's loss (1964): d**2 / 2 where |d| <= delta, delta (|d| - delta / 2) beyond.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.Huber(delta=0.5).delta
+    0.5
+    """
+
+    name: str = field(default="huber", init=False)
+    link: str | None = field(default=None, init=False)
+    delta: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("delta", self.delta, 0, above=True)
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """What the kernel takes between the targets and the sample weights."""
+        return (float(self.delta),)
+
+
+LOSSES = {
+    "squared_error": Loss("squared_error"),
+    "half_squared_error": Loss("half_squared_error"),
+    "huber": Huber(),
+    "binary_cross_entropy": Loss("binary_cross_entropy", link="sigmoid"),
+    "softmax_cross_entropy": Loss("softmax_cross_entropy", link="softmax"),
+}
+
+
+def resolve(loss: str | Loss) -> Loss:
+    """The loss of a name, or the loss itself."""
+    return loss if isinstance(loss, Loss) else LOSSES[check_choice("loss", loss, LOSSES)]
+
+
+def _is_labels(t: object) -> bool:
+    return isinstance(t, np.ndarray) and (t.dtype.kind in "iu" or t.ndim == 1)
+
+
+def _check_labels(t: Any, n: int) -> Array:
+    if t.dtype.kind not in "iu":
+        raise TypeError(
+            f"t: expected integer labels (n,) or float targets (n, m), got {t.dtype} of shape "
+            f"{t.shape}; pass t.astype(np.int64) for labels"
+        )
+    if t.shape != (n,):
+        raise ValueError(f"t: expected labels of shape ({n},), got {t.shape}")
+    if not t.flags.c_contiguous or not t.flags.aligned or not t.dtype.isnative:
+        raise ValueError("t: expected a C-contiguous array; pass np.ascontiguousarray(t)")
+    return unlocked(t)
+
+
+def check_labels_range(t: Array, m: int) -> None:
+    """Raise ValueError with the first label outside 0..m-1."""
+    bad = (t < 0) | (t >= m)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(f"t: expected labels in 0..{m - 1}, got {t[row]} in row {row}")
+
+
+def check_probabilities(t: Array) -> None:
+    """Raise ValueError with the first row that holds a target outside [0, 1]."""
+    bad = ~((t >= 0) & (t <= 1)).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"t: expected targets in [0, 1], got others, first in row {np.argmax(bad)}"
+        )

@@ -1,0 +1,414 @@
+"""A network of layers over one flat array of parameters and one of gradients.
+
+The flat arrays hold the weights of all layers, then the biases of all layers, so that an optimiser
+is one pass over memory and the L2 penalty one pass over its first part.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from . import losses, regularization, training
+from .backends import kernels_for
+from .checks import Array, as_input, check_number
+from .layers import Buffers, Dense, Dropout, Layer
+from .losses import Loss
+from .optimizers import Optimizer
+from .regularization import Clip
+from .storage import save
+
+PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
+
+
+class Sequential:
+    """Layers one after the other, trained by back-propagation.
+
+    Parameters
+    ----------
+    *layers : Dense or Dropout
+        All of one dtype, each as wide as the one before.
+    device : {"cpu", "reference"}
+        Where the kernels run; "reference" is the plain NumPy twin.
+
+    Attributes
+    ----------
+    parameters, gradients : (size,) arrays
+        All weights, then all biases. The layers' w, b, dw, db are views of them.
+    layers : tuple
+    history : History or None
+        Of the last `fit`, also when it was interrupted or diverged.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> net = fastbp.Sequential(
+    ...     fastbp.Dense(2, 8, activation="tanh", rng=0), fastbp.Dense(8, 1, rng=1)
+    ... )
+    >>> net
+    Sequential(
+      Dense(2 -> 8, tanh, w (2, 8), b (8,), float32)
+      Dense(8 -> 1, identity, w (8, 1), b (1,), float32)
+    ) 33 parameters on cpu
+    >>> x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    >>> t = np.array([0, 1, 1, 0], np.float32)
+    >>> history = net.fit(
+    ...     x,
+    ...     t,
+    ...     loss="binary_cross_entropy",
+    ...     optimizer=fastbp.Adam(0.05),
+    ...     epochs=200,
+    ...     batch_size=4,
+    ...     seed=0,
+    ... )
+    >>> (net.predict_proba(x) > 0.5).ravel()
+    array([False,  True,  True, False])
+    """
+
+    def __init__(self, *layers: Layer, device: str = "cpu") -> None:
+        self.device = device
+        self._kernels = kernels_for(device)
+        self.dtype, self.in_features, self.out_features = _check_chain(layers)
+        self.layers = layers
+        self.loss: Loss | None = None
+        self.history: training.History | None = None
+        self._buffers: dict[int, list[Buffers]] = {}
+
+        dense = [layer for layer in layers if isinstance(layer, Dense)]
+        size = sum(layer.w.size + layer.b.size for layer in dense)
+        self.parameters = np.empty(size, self.dtype)
+        self.gradients = np.zeros(size, self.dtype)
+        self.weight_count = sum(layer.w.size for layer in dense)
+        at_w, at_b = 0, self.weight_count
+        for layer in dense:
+            w, b = slice(at_w, at_w + layer.w.size), slice(at_b, at_b + layer.b.size)
+            layer.bind(
+                self.parameters[w].reshape(layer.w.shape),
+                self.parameters[b],
+                self.gradients[w].reshape(layer.w.shape),
+                self.gradients[b],
+            )
+            at_w, at_b = w.stop, b.stop
+        for layer in layers:
+            layer.owned = True
+
+    def __repr__(self) -> str:
+        lines = "".join(f"  {layer!r}\n" for layer in self.layers)
+        return f"Sequential(\n{lines}) {self.parameters.size} parameters on {self.device}"
+
+    # Training
+
+    def loss_and_gradients(
+        self,
+        x: Array,
+        t: Array,
+        loss: str | Loss,
+        *,
+        sample_weight: Array | None = None,
+        l2: float = 0.0,
+    ) -> tuple[float, Array]:
+        """The loss of a batch, with every gradient of it in `gradients`.
+
+        Parameters
+        ----------
+        x : (n, in_features) array
+        t : array
+            Targets as the loss takes them: (n, out_features), (n,) for one output, or (n,) integer
+            labels for softmax_cross_entropy.
+        loss : str or Loss
+            squared_error, half_squared_error, huber, binary_cross_entropy, softmax_cross_entropy.
+            The cross-entropies take logits: the last layer's activation is then identity.
+        sample_weight : (n,) array, optional
+        l2 : float
+            Adds l2 * sum(w**2) over all weights, not biases.
+
+        Returns
+        -------
+        loss : float
+        dx : (n, in_features) array
+            The gradient of the loss with respect to x.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For wrong arrays or names; for NaN or infinity in x, t or sample_weight.
+        DivergenceError
+            If the loss is not finite though the data are.
+
+        Examples
+        --------
+        >>> import numpy as np, fastbp
+        >>> net = fastbp.Sequential(fastbp.Dense(1, 1, init="zeros", dtype="float64"))
+        >>> net.loss_and_gradients(np.array([[2.0]]), np.array([[3.0]]), loss="squared_error")
+        (9.0, array([[0.]]))
+        >>> net.layers[0].dw
+        array([[-12.]])
+        """
+        batch = self.check_batch(x, t, loss, sample_weight, l2)
+        value, dx = self.step_gradients(*batch, l2=l2, need_dx=True)
+        return value, dx.copy()
+
+    def train_step(
+        self,
+        x: Array,
+        t: Array,
+        loss: str | Loss,
+        optimizer: Optimizer,
+        *,
+        sample_weight: Array | None = None,
+        l2: float = 0.0,
+        clip: float | Clip | None = None,
+    ) -> float:
+        """One step of the optimiser on one batch; returns the loss before it.
+
+        Parameters
+        ----------
+        x, t, loss, sample_weight, l2
+            As in `loss_and_gradients`.
+        optimizer : Optimizer
+            An instance such as fastbp.SGD(0.1): it keeps its state between the calls.
+        clip : float, ClipNorm or ClipValue, optional
+            Limits the gradients; a number is a global norm.
+
+        Examples
+        --------
+        >>> import numpy as np, fastbp
+        >>> net = fastbp.Sequential(fastbp.Dense(1, 1, init="zeros", dtype="float64"))
+        >>> x, t = np.array([[2.0]]), np.array([[3.0]])
+        >>> net.train_step(x, t, loss="squared_error", optimizer=fastbp.SGD(0.1))
+        9.0
+        >>> net.layers[0].w
+        array([[1.2]])
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(
+                "optimizer: expected an instance that keeps its state between the calls, such as "
+                f"fastbp.Adam(), got {optimizer!r}"
+            )
+        batch = self.check_batch(x, t, loss, sample_weight, l2)
+        value, _ = self.step_gradients(*batch, l2=l2, need_dx=False)
+        self.apply_gradients(optimizer, regularization.resolve(clip))
+        return value
+
+    fit = training.fit
+
+    def check_batch(
+        self, x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
+    ) -> tuple[Loss, str, Array, Array, Array]:
+        """(loss, its kernel, x, t, sample_weight), checked and as the kernels take them."""
+        x = as_input("x", x, ("n", self.in_features), self.dtype)
+        loss = losses.resolve(loss)
+        check_number("l2", l2, 0)
+        last = self.layers[-1]
+        if loss.link and isinstance(last, Dense) and last.activation != "identity":
+            raise ValueError(
+                f"loss: {loss.name} takes logits, so the last layer needs activation='identity', "
+                f"got {last.activation!r}; predict_proba applies the {loss.link}"
+            )
+        kernel, t, weights = loss.check((len(x), self.out_features), self.dtype, t, sample_weight)
+        return loss, kernel, x, t, weights
+
+    def step_gradients(
+        self,
+        loss: Loss,
+        kernel: str,
+        x: Array,
+        t: Array,
+        sample_weight: Array,
+        *,
+        l2: float,
+        need_dx: bool,
+    ) -> tuple[float, Array]:
+        """The loss and dx of a checked batch; fills `gradients`. dx lies in a buffer."""
+        buffers = self._buffers_for(len(x))
+        y = self._forward(x, buffers, training=True)
+        dy = np.empty_like(y)
+        value = loss.launch(self._kernels, kernel, y, t, sample_weight, dy)
+        if not np.isfinite(value):
+            loss.explain({"x": x}, t, sample_weight, self.out_features)
+            raise training.DivergenceError(
+                f"the loss is {value} on finite data: the parameters grew too large; "
+                "lower the learning rate, scale the inputs, or clip the gradients"
+            )
+        dx = self._backward(dy, x, buffers, need_dx)
+        if l2:
+            weights = slice(self.weight_count)
+            value += self._kernels.l2_penalty(
+                self.parameters[weights], float(l2), self.gradients[weights]
+            )
+        return value, dx
+
+    def apply_gradients(self, optimizer: Optimizer, clip: Clip | None = None) -> None:
+        """Clip `gradients` and take one step of the optimiser."""
+        if clip is not None:
+            clip.apply(self._kernels, self.gradients)
+        optimizer.update(self._kernels, self.gradients, self.parameters)
+
+    def _forward(self, x: Array, buffers: list[Buffers], training: bool) -> Array:
+        for layer, own in zip(self.layers, buffers, strict=True):
+            x = layer.launch_forward(self._kernels, x, own, training)
+        return x
+
+    def _backward(self, dy: Array, x: Array, buffers: list[Buffers], need_dx: bool) -> Array:
+        inputs = [x, *(own.y for own in buffers[:-1])]
+        for i in reversed(range(len(self.layers))):
+            dy = self.layers[i].launch_backward(
+                self._kernels, dy, inputs[i], buffers[i], need_dx or i > 0
+            )
+        return dy
+
+    def _new_buffers(self, n: int, training: bool) -> list[Buffers]:
+        buffers, features = [], self.in_features
+        for layer in self.layers:
+            buffers.append(layer.buffers(self._kernels, n, features, self.dtype, training))
+            features = layer.out_features or features
+        return buffers
+
+    def _buffers_for(self, n: int) -> list[Buffers]:
+        # Two sizes are kept: the batch and the shorter last batch of an epoch.
+        if n not in self._buffers:
+            while len(self._buffers) >= 2:
+                del self._buffers[next(iter(self._buffers))]
+            self._buffers[n] = self._new_buffers(n, training=True)
+        return self._buffers[n]
+
+    # Prediction
+
+    def _predicted(self, x: Array) -> Iterator[tuple[slice, Array]]:
+        """Outputs piece by piece, each valid until the next."""
+        buffers = self._new_buffers(min(len(x), PREDICT_ROWS), training=False)
+        for start in range(0, len(x), PREDICT_ROWS):
+            rows = slice(start, min(start + PREDICT_ROWS, len(x)))
+            if rows.stop - start < PREDICT_ROWS < len(x):
+                buffers = self._new_buffers(rows.stop - start, training=False)
+            yield rows, self._forward(x[rows], buffers, training=False)
+
+    def predict(self, x: Array) -> Array:
+        """The output (n, out_features) for x (n, in_features): logits for the cross-entropies.
+
+        Examples
+        --------
+        >>> import numpy as np, fastbp
+        >>> net = fastbp.Sequential(fastbp.Dense(2, 1, init="zeros"))
+        >>> net.predict(np.ones((3, 2), np.float32)).shape
+        (3, 1)
+        """
+        x = as_input("x", x, ("n", self.in_features), self.dtype)
+        out = np.empty((len(x), self.out_features), self.dtype)
+        for rows, y in self._predicted(x):
+            out[rows] = y
+        return out
+
+    def predict_proba(self, x: Array, loss: str | Loss | None = None) -> Array:
+        """Probabilities (n, out_features): softmax or sigmoid of the logits, as the loss says.
+
+        Parameters
+        ----------
+        x : (n, in_features) array
+        loss : str or Loss, optional
+            binary_cross_entropy or softmax_cross_entropy; default: the one of the last `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastbp
+        >>> net = fastbp.Sequential(fastbp.Dense(2, 2, init="zeros"))
+        >>> net.predict_proba(np.ones((1, 2), np.float32), loss="softmax_cross_entropy")
+        array([[0.5, 0.5]], dtype=float32)
+        """
+        link = self._loss_or_last(loss).link
+        if link is None:
+            raise ValueError(
+                "loss: expected binary_cross_entropy or softmax_cross_entropy for probabilities, "
+                f"got {self._loss_or_last(loss).name}; use predict(x)"
+            )
+        y = self.predict(x)
+        getattr(self._kernels, link)(y, y)
+        return y
+
+    def evaluate(
+        self,
+        x: Array,
+        t: Array,
+        loss: str | Loss | None = None,
+        *,
+        sample_weight: Array | None = None,
+    ) -> dict[str, float]:
+        """The mean loss, and for cross-entropies the accuracy, without training.
+
+        Parameters
+        ----------
+        x, t, sample_weight
+            As in `loss_and_gradients`.
+        loss : str or Loss, optional
+            Default: the one of the last `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastbp
+        >>> net = fastbp.Sequential(fastbp.Dense(1, 1, init="zeros"))
+        >>> x = np.ones((2, 1), np.float32)
+        >>> net.evaluate(x, 2 * x, loss="squared_error")
+        {'loss': 4.0}
+        """
+        return self.evaluate_checked(
+            *self.check_batch(x, t, self._loss_or_last(loss), sample_weight, 0.0)
+        )
+
+    def evaluate_checked(
+        self, loss: Loss, kernel: str, x: Array, t: Array, sample_weight: Array
+    ) -> dict[str, float]:
+        """`evaluate` for a checked batch."""
+        value, correct, total = 0.0, 0.0, 0.0
+        for rows, y in self._predicted(x):
+            s = sample_weight[rows]
+            weight = float(s.sum(dtype=np.float64)) if s.size else float(len(y))
+            if weight == 0:
+                continue
+            piece = loss.launch(self._kernels, kernel, y, t[rows], s, np.empty_like(y))
+            if not np.isfinite(piece):
+                loss.explain({"x": x}, t, sample_weight, self.out_features)
+            value, total = value + weight * piece, total + weight
+            if loss.link:
+                hits = loss.hits(y, t[rows])
+                correct += float(np.dot(s, hits) if s.size else hits.sum())
+        scores = {"loss": value} | ({"accuracy": correct} if loss.link else {})
+        return {name: score / total if total else 0.0 for name, score in scores.items()}
+
+    def _loss_or_last(self, loss: str | Loss | None) -> Loss:
+        if loss is not None:
+            return losses.resolve(loss)
+        if self.loss is None:
+            raise ValueError("loss: expected a name before the first fit, got None")
+        return self.loss
+
+    save = save
+
+
+def _check_chain(layers: tuple[Any, ...]) -> tuple[np.dtype[Any], int, int]:
+    """(dtype, in_features, out_features) of layers that fit each other."""
+    for i, layer in enumerate(layers):
+        if not isinstance(layer, Dense | Dropout):
+            hint = "; pass the layers one by one: Sequential(*layers)"
+            raise TypeError(
+                f"layers[{i}]: expected Dense or Dropout, got {type(layer).__name__}"
+                f"{hint if isinstance(layer, list | tuple) else ''}"
+            )
+        if layer.owned or any(layer is other for other in layers[:i]):
+            raise ValueError(
+                f"layers[{i}]: expected a layer of its own, got one that is already part of a "
+                "network; make a new layer"
+            )
+    dense = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Dense)]
+    if not dense:
+        raise ValueError("layers: expected at least one Dense layer, got none")
+    _, first = dense[0]
+    for (_, below), (i, layer) in pairwise(dense):
+        if layer.in_features != below.out_features:
+            raise ValueError(
+                f"layers[{i}]: expected in_features={below.out_features}, the width of the layer "
+                f"below, got {layer.in_features}"
+            )
+        if layer.dtype != first.dtype:
+            raise TypeError(f"layers[{i}]: expected dtype {first.dtype}, got {layer.dtype}")
+    return first.dtype, first.in_features, dense[-1][1].out_features

@@ -1,0 +1,202 @@
+"""Optimisers: the numbers that a user sets and the state that belongs to one network's parameters.
+
+Formulas and sources: docs/optimisers.md. Names and defaults are PyTorch's, `learning_rate` spelled
+out.
+"""
+
+from dataclasses import dataclass, field
+from types import ModuleType
+
+import numpy as np
+
+from .checks import Array, check_choice, check_number
+
+
+@dataclass
+class Optimizer:
+    """What all optimisers share: a step count and flat state arrays, made at the first step."""
+
+    learning_rate: float
+    step: int = field(default=0, init=False, repr=False)
+    state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_number("learning_rate", self.learning_rate, 0, above=True)
+
+    def update(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        """One step: parameters and state (size,) change in place.
+
+        Raises
+        ------
+        ValueError
+            If the state belongs to a network of another size or dtype.
+        """
+        if not self.state:
+            self.state = {slot: np.zeros_like(parameters) for slot in self.slots()}
+        for slot, array in self.state.items():
+            if array.shape != parameters.shape or array.dtype != parameters.dtype:
+                raise ValueError(
+                    f"optimizer: expected a fresh one, got one whose {slot} belongs to a network "
+                    f"of {array.size} {array.dtype} parameters (this one has {parameters.size} "
+                    f"{parameters.dtype}); make a new {type(self).__name__}"
+                )
+        self.step += 1
+        self._launch(kernels, gradients, parameters)
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state arrays."""
+        raise NotImplementedError
+
+    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class SGD(Optimizer):
+    """Gradient descent, with momentum (Polyak 1964) or Nesterov's (1983) where asked for.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.SGD(learning_rate=0.1, momentum=0.9)
+    SGD(learning_rate=0.1, momentum=0.9, nesterov=False)
+    """
+
+    learning_rate: float = 0.01
+    momentum: float = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("momentum", self.momentum, 0, 1)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0")
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state arrays."""
+        return ("velocity",) if self.momentum else ()
+
+    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        velocity = self.state["velocity"] if self.momentum else parameters[:0]
+        kernels.sgd(
+            gradients,
+            float(self.learning_rate),
+            float(self.momentum),
+            bool(self.nesterov),
+            parameters,
+            velocity,
+        )
+
+
+@dataclass
+class Adam(Optimizer):
+    """Adam (Kingma & Ba 2015).
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.Adam(learning_rate=3e-4).beta2
+    0.999
+    """
+
+    learning_rate: float = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta1", "beta2"):
+            check_number(name, getattr(self, name), 0, 1 - 2**-53)
+        check_number("eps", self.eps, 0)
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state arrays."""
+        return ("m", "v")
+
+    def _numbers(self) -> tuple[float, ...]:
+        return tuple(map(float, (self.learning_rate, self.beta1, self.beta2, self.eps)))
+
+    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        kernels.adam(
+            gradients, *self._numbers(), self.step, parameters, self.state["m"], self.state["v"]
+        )
+
+
+@dataclass
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), of every parameter.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.AdamW().weight_decay
+    0.01
+    """
+
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("weight_decay", self.weight_decay, 0)
+
+    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        kernels.adamw(
+            gradients,
+            *self._numbers(),
+            float(self.weight_decay),
+            self.step,
+            parameters,
+            self.state["m"],
+            self.state["v"],
+        )
+
+
+@dataclass
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman & Hinton 2012).
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.RMSprop().alpha
+    0.99
+    """
+
+    learning_rate: float = 0.01
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("alpha", self.alpha, 0, 1)
+        check_number("eps", self.eps, 0)
+
+    def slots(self) -> tuple[str, ...]:
+        """Names of the state arrays."""
+        return ("square",)
+
+    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        kernels.rmsprop(
+            gradients,
+            float(self.learning_rate),
+            float(self.alpha),
+            float(self.eps),
+            parameters,
+            self.state["square"],
+        )
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+
+
+def resolve(optimizer: str | Optimizer) -> Optimizer:
+    """The optimiser itself, or a fresh one with its defaults for a name."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    return OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)]()

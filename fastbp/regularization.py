@@ -1,0 +1,56 @@
+"""Gradient clipping as a user asks for it (Pascanu et al. 2013)."""
+
+from dataclasses import dataclass
+from types import ModuleType
+
+from .checks import Array, check_number
+
+
+@dataclass(frozen=True)
+class ClipNorm:
+    """Scale all gradients together so that their Euclidean norm is at most `max_norm`.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.ClipNorm(1.0)
+    ClipNorm(max_norm=1.0)
+    """
+
+    max_norm: float
+
+    def __post_init__(self) -> None:
+        check_number("max_norm", self.max_norm, 0, above=True)
+
+    def apply(self, kernels: ModuleType, gradients: Array) -> None:
+        """Clip the flat gradients in place."""
+        kernels.clip_by_global_norm(float(self.max_norm), gradients)
+
+
+@dataclass(frozen=True)
+class ClipValue:
+    """Limit every gradient to [-limit, limit].
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.ClipValue(0.5)
+    ClipValue(limit=0.5)
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        check_number("limit", self.limit, 0, above=True)
+
+    def apply(self, kernels: ModuleType, gradients: Array) -> None:
+        """Clip the flat gradients in place."""
+        kernels.clip_by_value(float(self.limit), gradients)
+
+
+Clip = ClipNorm | ClipValue
+
+
+def resolve(clip: float | Clip | None) -> Clip | None:
+    """The clipping asked for; a bare number is a global norm."""
+    return clip if clip is None or isinstance(clip, ClipNorm | ClipValue) else ClipNorm(clip)

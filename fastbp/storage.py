@@ -1,0 +1,133 @@
+"""Networks as files: a NumPy .npz with the layers as JSON text and the parameters, no pickle."""
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import losses
+from .layers import Dense, Dropout
+
+if TYPE_CHECKING:
+    from .network import Sequential
+
+FORMAT = 1
+
+
+def save(net: "Sequential", path: str | os.PathLike[str]) -> Path:
+    """Write the network to a `.npz` file; an older file is replaced only when the new one is whole.
+
+    Parameters
+    ----------
+    path : path
+        The suffix .npz is added where it is missing.
+
+    Returns
+    -------
+    Path
+        Where it was written.
+
+    Raises
+    ------
+    OSError
+        If the folder is missing or cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile, fastbp
+    >>> net = fastbp.Sequential(fastbp.Dense(2, 1, rng=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     copy = fastbp.load(net.save(f"{folder}/net"))
+    >>> (copy.parameters == net.parameters).all()
+    np.True_
+    """
+    target = Path(path)
+    if target.suffix != ".npz":
+        target = target.with_name(target.name + ".npz")
+    loss = net.loss and {"name": net.loss.name, "parameters": net.loss.parameters}
+    header = {
+        "format": FORMAT,
+        "dtype": str(net.dtype),
+        "loss": loss,
+        "layers": [{"kind": layer.kind, **layer.config()} for layer in net.layers],
+        "sha256": hashlib.sha256(net.parameters.tobytes()).hexdigest(),
+    }
+    partial = target.with_name(target.name + f".{os.getpid()}.tmp")
+    try:
+        with open(partial, "wb") as file:
+            np.savez(file, header=np.array(json.dumps(header)), parameters=net.parameters)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def load(path: str | os.PathLike[str], device: str = "cpu") -> "Sequential":
+    """The network that `Sequential.save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        A `.npz` file.
+    device : {"cpu", "reference"}
+        Where its kernels shall run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or no network of this library.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.load("missing.npz")
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: path: expected a saved network, found no file missing.npz
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path: expected a saved network, found no file {path}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            parameters = file["parameters"]
+        if header["format"] > FORMAT:
+            raise ValueError(f"format {header['format']} is newer than this library's {FORMAT}")
+        if hashlib.sha256(parameters.tobytes()).hexdigest() != header["sha256"]:
+            raise ValueError("the parameters do not match their checksum")
+        net = _build(header, device)
+        net.parameters[...] = parameters
+    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile, zlib.error) as fault:
+        raise ValueError(
+            f"path: expected a network saved by fastbp, but {path} is damaged or something else "
+            f"({fault}); restore it from a copy"
+        ) from fault
+    return net
+
+
+def _build(header: dict[str, Any], device: str) -> "Sequential":
+    from .network import Sequential
+
+    layers: list[Any] = []
+    for config in header["layers"]:
+        kind = config.pop("kind")
+        if kind == Dense.kind:
+            layers.append(Dense(**config, init="zeros", dtype=header["dtype"]))
+        elif kind == Dropout.kind:
+            layer = Dropout(config["rate"], rng=0)
+            layer.seed, layer.passes = config["seed"], config["passes"]
+            layers.append(layer)
+        else:
+            raise ValueError(f"unknown kind of layer {kind!r}")
+    net = Sequential(*layers, device=device)
+    if header["loss"]:
+        name, parameters = header["loss"]["name"], header["loss"]["parameters"]
+        net.loss = losses.Huber(*parameters) if name == "huber" else losses.resolve(name)
+    return net

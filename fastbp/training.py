@@ -1,0 +1,281 @@
+"""The training loop: epochs of shuffled batches, when to stop, and what is kept of it."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import losses, optimizers, regularization
+from .checks import Array, as_generator, check_count, check_finite, check_number
+from .losses import Loss
+from .optimizers import Optimizer
+from .regularization import Clip
+
+if TYPE_CHECKING:
+    from .network import Sequential
+
+STALL = 1e-4  # an epoch counts as progress when it lowers the loss by more than this share
+
+
+class DivergenceError(ArithmeticError):
+    """The loss became NaN or infinite on finite data; the last good parameters were kept."""
+
+
+@dataclass
+class History:
+    """What `fit` did, a list entry per finished epoch.
+
+    Attributes
+    ----------
+    loss : list of float
+        Mean over the epoch's batches, the L2 penalty included.
+    seconds : list of float
+        Time of each epoch, validation included.
+    validation : dict of lists
+        `loss`, and `accuracy` for cross-entropies, of the validation data.
+    stopped : str
+        Why it ended: "epochs", "target_loss", "patience", "callback", "interrupted", "diverged".
+    """
+
+    loss: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    validation: dict[str, list[float]] = field(default_factory=dict)
+    stopped: str = "epochs"
+
+    @property
+    def epochs(self) -> int:
+        """Number of finished epochs."""
+        return len(self.loss)
+
+
+Callback = Callable[["Sequential", History], Any]
+
+
+def batches(
+    n: int, batch_size: int, rng: np.random.Generator | None = None
+) -> Iterator[slice | Array]:
+    """Row indices of one epoch's batches: shuffled by rng, or slices in order without one."""
+    order = None if rng is None else rng.permutation(n)
+    for start in range(0, n, batch_size):
+        rows = slice(start, min(start + batch_size, n))
+        yield rows if order is None else order[rows]
+
+
+def fit(
+    net: "Sequential",
+    x: Array,
+    t: Array,
+    *,
+    loss: str | Loss,
+    optimizer: str | Optimizer = "adam",
+    epochs: int = 10,
+    batch_size: int = 32,
+    shuffle: bool = True,
+    sample_weight: Array | None = None,
+    validation_data: tuple[Array, Array] | None = None,
+    l2: float = 0.0,
+    clip: float | Clip | None = None,
+    target_loss: float | None = None,
+    patience: int | None = None,
+    callbacks: Iterable[Callback] = (),
+    progress: bool = False,
+    seed: object = None,
+) -> History:
+    """Train on (x, t) by gradient descent over shuffled batches.
+
+    Parameters
+    ----------
+    x, t, loss, sample_weight, l2
+        As in `loss_and_gradients`.
+    optimizer : str or Optimizer
+        sgd, adam, adamw, rmsprop, or an instance, which keeps its state for a later call.
+    epochs : int
+        Passes over the data, at most.
+    batch_size : int
+        Rows per step; the last batch of an epoch may be shorter.
+    shuffle : bool
+        A new order of the rows in every epoch, drawn from `seed`.
+    validation_data : (x, t), optional
+        Evaluated after every epoch.
+    clip : float, ClipNorm or ClipValue, optional
+        Limits the gradients of every step; a number is a global norm.
+    target_loss : float, optional
+        Stop once the epoch's loss is at or below it.
+    patience : int, optional
+        Stop once this many epochs in a row have not lowered the best loss (the validation loss
+        where there is one) by more than a ten-thousandth of it.
+    callbacks : iterable of functions (net, history)
+        Called after every epoch; one that returns True stops the training.
+    progress : bool
+        Show a progress bar on the standard error stream.
+    seed : int or numpy.random.Generator, optional
+        Same network, data and seed: same result, bit for bit.
+
+    Returns
+    -------
+    History
+        Also kept as `net.history`. Ctrl-C ends the training and keeps the network and the history
+        as they are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For wrong arguments, and for NaN or infinity in the data, named with their first row.
+    DivergenceError
+        When the loss becomes NaN or infinite. The network then has the parameters of the last
+        finished epoch with a finite loss, and `net.history` the epochs until there.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> x = np.linspace(-1, 1, 64).reshape(64, 1)
+    >>> net = fastbp.Sequential(
+    ...     fastbp.Dense(1, 16, activation="tanh", dtype="float64", rng=0),
+    ...     fastbp.Dense(16, 1, dtype="float64", rng=1),
+    ... )
+    >>> history = net.fit(
+    ...     x,
+    ...     np.sin(3 * x),
+    ...     loss="squared_error",
+    ...     optimizer=fastbp.Adam(0.05),
+    ...     epochs=500,
+    ...     target_loss=1e-3,
+    ...     seed=0,
+    ... )
+    >>> history.stopped, history.loss[-1] <= 1e-3
+    ('target_loss', True)
+    """
+    epochs, batch_size = check_count("epochs", epochs, 0), check_count("batch_size", batch_size)
+    target = -np.inf if target_loss is None else check_number("target_loss", target_loss)
+    patience = None if patience is None else check_count("patience", patience)
+    optimizer, clip = optimizers.resolve(optimizer), regularization.resolve(clip)
+    rng = as_generator(seed) if shuffle else None
+    batch = _check_data(net, x, t, loss, sample_weight, l2)
+    validation = None
+    if validation_data is not None:
+        try:
+            x_validation, t_validation = validation_data
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"validation_data: expected a pair (x, t), got {type(validation_data).__name__}"
+            ) from None
+        validation = _check_data(net, x_validation, t_validation, loss, None, 0.0)
+
+    history = net.history = History()
+    net.loss = batch[0]
+    best, stall = np.inf, 0
+    good = net.parameters.copy()
+    with _progress_bar(epochs) if progress else nullcontext(_no_progress) as report:
+        try:
+            for _ in range(epochs):
+                start = time.perf_counter()
+                value = _epoch(net, batch, batch_size, rng, optimizer, clip, l2)
+                scores = net.evaluate_checked(*validation) if validation else {}
+                history.loss.append(value)
+                history.seconds.append(time.perf_counter() - start)
+                for name, score in scores.items():
+                    history.validation.setdefault(name, []).append(score)
+                report(history)
+                np.copyto(good, net.parameters)
+
+                watched = scores.get("loss", value)
+                improved = watched < best - STALL * abs(best) if best < np.inf else True
+                best, stall = (watched, 0) if improved else (best, stall + 1)
+                # Every callback is called, whatever the others answer.
+                asked = [callback(net, history) is True for callback in callbacks]
+                if value <= target:
+                    history.stopped = "target_loss"
+                elif patience is not None and stall >= patience:
+                    history.stopped = "patience"
+                elif any(asked):
+                    history.stopped = "callback"
+                if history.stopped != "epochs":
+                    break
+        except KeyboardInterrupt:
+            history.stopped = "interrupted"
+        except DivergenceError as fault:
+            history.stopped = "diverged"
+            np.copyto(net.parameters, good)
+            raise DivergenceError(
+                f"training diverged in epoch {history.epochs + 1}: {fault}. The network has the "
+                f"parameters it had after epoch {history.epochs}"
+            ) from None
+    return history
+
+
+def _check_data(
+    net: "Sequential", x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
+) -> tuple[Loss, str, Array, Array, Array]:
+    """Check shapes, dtypes and every number once, before the first step."""
+    batch = net.check_batch(x, t, loss, sample_weight, l2)
+    found, _, x_checked, t_checked, weights = batch
+    check_finite("x", x_checked)
+    if t_checked.dtype.kind in "iu":
+        losses.check_labels_range(t_checked, net.out_features)
+    else:
+        check_finite("t", t_checked)
+    if found.name == "binary_cross_entropy":
+        losses.check_probabilities(t_checked)
+    check_finite("sample_weight", weights)
+    return batch
+
+
+def _epoch(
+    net: "Sequential",
+    batch: tuple[Loss, str, Array, Array, Array],
+    batch_size: int,
+    rng: np.random.Generator | None,
+    optimizer: Optimizer,
+    clip: Clip | None,
+    l2: float,
+) -> float:
+    """One pass over the data; the mean loss, weighted as the rows are."""
+    loss, kernel, x, t, sample_weight = batch
+    total, mass = 0.0, 0.0
+    for rows in batches(len(x), batch_size, rng):
+        s = sample_weight[rows] if sample_weight.size else sample_weight
+        weight = float(s.sum(dtype=np.float64)) if s.size else float(len(x[rows]))
+        if weight == 0:  # all rows of this batch weigh nothing
+            continue
+        value, _ = net.step_gradients(loss, kernel, x[rows], t[rows], s, l2=l2, need_dx=False)
+        net.apply_gradients(optimizer, clip)
+        total, mass = total + weight * value, mass + weight
+    return total / mass if mass else 0.0
+
+
+def _no_progress(history: History) -> None:
+    pass
+
+
+def _progress_bar(epochs: int) -> Any:
+    """A context that gives a function to call with the history after every epoch."""
+    from contextlib import contextmanager
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    @contextmanager
+    def bar() -> Iterator[Callable[[History], None]]:
+        columns = (
+            TextColumn("epoch"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task("", total=epochs)
+
+            def report(history: History) -> None:
+                scores = {"loss": history.loss[-1]} | {
+                    f"validation {name}": column[-1] for name, column in history.validation.items()
+                }
+                text = "  ".join(f"{name} {score:.4g}" for name, score in scores.items())
+                progress.update(task, advance=1, description=text)
+
+            yield report
+
+    return bar()

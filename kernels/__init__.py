@@ -1,0 +1,1 @@
+"""Numbers only: twins of one contract (README.md), `reference` in NumPy and `cpu` in Numba."""

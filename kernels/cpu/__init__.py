@@ -1,0 +1,41 @@
+"""The kernels in Numba: plain dispatchers that any @njit code can call."""
+
+from .activations import activate, activation_gradient
+from .dense import dense_backward, dense_backward_work, dense_forward
+from .dropout import dropout
+from .losses import (
+    binary_cross_entropy,
+    half_squared_error,
+    huber,
+    sigmoid,
+    softmax,
+    softmax_cross_entropy,
+    sparse_softmax_cross_entropy,
+    squared_error,
+)
+from .optimizers import adam, adamw, rmsprop, sgd
+from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
+
+__all__ = [
+    "activate",
+    "activation_gradient",
+    "adam",
+    "adamw",
+    "binary_cross_entropy",
+    "clip_by_global_norm",
+    "clip_by_value",
+    "dense_backward",
+    "dense_backward_work",
+    "dense_forward",
+    "dropout",
+    "half_squared_error",
+    "huber",
+    "l2_penalty",
+    "rmsprop",
+    "sgd",
+    "sigmoid",
+    "softmax",
+    "softmax_cross_entropy",
+    "sparse_softmax_cross_entropy",
+    "squared_error",
+]

@@ -1,0 +1,190 @@
+"""Activations in Numba: y = f(z), and f'(z) from what the forward pass keeps (y, or z).
+
+Each formula stands once, as a function of one number; `activate` and `activation_gradient` run it
+over a stretch of memory. They choose the formula outside of the loop: a choice inside it stops
+LLVM from vectorising (6 times slower, measured), and a table of functions is not cached on disk.
+"""
+
+from math import cos, erf, exp, expm1, log1p, sin, tanh
+
+from ..codes import (
+    ELU,
+    GELU,
+    GELU_CUBIC,
+    GELU_SCALE,
+    GELU_TANH,
+    INV_SQRT_2PI,
+    LEAKY_RELU,
+    LEAKY_SLOPE,
+    RELU,
+    SIGMOID,
+    SILU,
+    SIN,
+    SOFTPLUS,
+    SQRT_HALF,
+    TANH,
+)
+from .jit import inline, kernel
+from .scalar import like
+
+
+@inline
+def relu(z):
+    return like(z, 0) if z <= 0 else z  # this way round a NaN passes
+
+
+@inline
+def relu_slope(y):
+    return like(y, 1) if y > 0 else like(y, 0)
+
+
+@inline
+def leaky_relu(z):
+    return z if z > 0 else like(z, LEAKY_SLOPE) * z
+
+
+@inline
+def leaky_relu_slope(y):
+    return like(y, 1) if y > 0 else like(y, LEAKY_SLOPE)
+
+
+@inline
+def elu(z):
+    return z if z > 0 else expm1(min(z, like(z, 0)))
+
+
+@inline
+def elu_slope(y):
+    return like(y, 1) if y > 0 else y + like(y, 1)
+
+
+@inline
+def sigmoid(z):
+    return like(z, 1) / (like(z, 1) + exp(-z))
+
+
+@inline
+def sigmoid_slope(y):
+    return y * (like(y, 1) - y)
+
+
+@inline
+def tanh_slope(y):
+    return like(y, 1) - y * y
+
+
+@inline
+def softplus(z):
+    return max(z, like(z, 0)) + log1p(exp(-abs(z)))
+
+
+@inline
+def softplus_slope(y):
+    return -expm1(-y)
+
+
+@inline
+def silu(z):
+    return z * sigmoid(z)
+
+
+@inline
+def silu_slope(z):
+    s = sigmoid(z)
+    return s * (like(z, 1) + z * (like(z, 1) - s))
+
+
+@inline
+def gelu(z):
+    return like(z, 0.5) * z * (like(z, 1) + erf(like(z, SQRT_HALF) * z))
+
+
+@inline
+def gelu_slope(z):
+    density = like(z, INV_SQRT_2PI) * exp(like(z, -0.5) * z * z)
+    return like(z, 0.5) * (like(z, 1) + erf(like(z, SQRT_HALF) * z)) + z * density
+
+
+@inline
+def gelu_tanh(z):
+    u = like(z, GELU_SCALE) * (z + like(z, GELU_CUBIC) * z * z * z)
+    return like(z, 0.5) * z * (like(z, 1) + tanh(u))
+
+
+@inline
+def gelu_tanh_slope(z):
+    t = tanh(like(z, GELU_SCALE) * (z + like(z, GELU_CUBIC) * z * z * z))
+    inner = like(z, GELU_SCALE) * (like(z, 1) + like(z, 3 * GELU_CUBIC) * z * z)
+    return like(z, 0.5) * (like(z, 1) + t + z * (like(z, 1) - t * t) * inner)
+
+
+@kernel
+def activate(activation, y):
+    """y = f(y) in place. y: (size,)."""
+    if activation == RELU:
+        for i in range(y.size):
+            y[i] = relu(y[i])
+    elif activation == LEAKY_RELU:
+        for i in range(y.size):
+            y[i] = leaky_relu(y[i])
+    elif activation == ELU:
+        for i in range(y.size):
+            y[i] = elu(y[i])
+    elif activation == SIGMOID:
+        for i in range(y.size):
+            y[i] = sigmoid(y[i])
+    elif activation == TANH:
+        for i in range(y.size):
+            y[i] = tanh(y[i])
+    elif activation == SOFTPLUS:
+        for i in range(y.size):
+            y[i] = softplus(y[i])
+    elif activation == SILU:
+        for i in range(y.size):
+            y[i] = silu(y[i])
+    elif activation == GELU:
+        for i in range(y.size):
+            y[i] = gelu(y[i])
+    elif activation == GELU_TANH:
+        for i in range(y.size):
+            y[i] = gelu_tanh(y[i])
+    elif activation == SIN:
+        for i in range(y.size):
+            y[i] = sin(y[i])
+
+
+@kernel
+def activation_gradient(activation, saved, dy, dz):
+    """dz = dy * f'(z). saved (y, or z for codes.KEEPS_Z), dy, dz: (size,)."""
+    if activation == RELU:
+        for i in range(dz.size):
+            dz[i] = dy[i] * relu_slope(saved[i])
+    elif activation == LEAKY_RELU:
+        for i in range(dz.size):
+            dz[i] = dy[i] * leaky_relu_slope(saved[i])
+    elif activation == ELU:
+        for i in range(dz.size):
+            dz[i] = dy[i] * elu_slope(saved[i])
+    elif activation == SIGMOID:
+        for i in range(dz.size):
+            dz[i] = dy[i] * sigmoid_slope(saved[i])
+    elif activation == TANH:
+        for i in range(dz.size):
+            dz[i] = dy[i] * tanh_slope(saved[i])
+    elif activation == SOFTPLUS:
+        for i in range(dz.size):
+            dz[i] = dy[i] * softplus_slope(saved[i])
+    elif activation == SILU:
+        for i in range(dz.size):
+            dz[i] = dy[i] * silu_slope(saved[i])
+    elif activation == GELU:
+        for i in range(dz.size):
+            dz[i] = dy[i] * gelu_slope(saved[i])
+    elif activation == GELU_TANH:
+        for i in range(dz.size):
+            dz[i] = dy[i] * gelu_tanh_slope(saved[i])
+    elif activation == SIN:
+        for i in range(dz.size):
+            dz[i] = dy[i] * cos(saved[i])
+    else:
+        dz[:] = dy

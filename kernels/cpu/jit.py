@@ -1,0 +1,80 @@
+"""How every CPU kernel is compiled and cached: the one place for Numba's options.
+
+`kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `inline` makes a
+small function that only kernels call; it is compiled into them and needs no cache of its own.
+"""
+
+import hashlib
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numba
+from numba.core import caching
+
+OPTIONS = {
+    # No "nnan" and no "ninf": a NaN must stay visible. The others let sums and products vectorise.
+    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
+    "error_model": "numpy",  # a division by zero gives inf, and no branch in the loop
+    "nogil": True,
+}
+
+inline = numba.njit(**OPTIONS)
+
+
+@cache
+def source_stamp():
+    """One hash over all kernel sources.
+
+    Numba's own stamp covers only the file of the function, but a kernel inlines formulas from
+    other files: after a change there the cache would go on serving the old machine code.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+class _Stamped:
+    def get_source_stamp(self):
+        return source_stamp()
+
+
+class _UserProvided(_Stamped, caching.UserProvidedCacheLocator):
+    pass
+
+
+class _InTree(_Stamped, caching.InTreeCacheLocator):
+    pass
+
+
+class _UserWide(_Stamped, caching.UserWideCacheLocator):
+    pass
+
+
+class _KernelCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = (_UserProvided, _InTree, _UserWide)
+
+
+class _KernelCache(caching.Cache):
+    _impl_class = _KernelCacheImpl
+
+
+@cache
+def _warn_uncached():
+    warnings.warn(
+        "fastbp: no cache folder is writable, so every process compiles its kernels anew; "
+        "set NUMBA_CACHE_DIR to a writable folder",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+
+
+def kernel(function):
+    """A Numba dispatcher with the library's options and its disk cache."""
+    dispatcher = inline(function)
+    try:
+        dispatcher._cache = _KernelCache(function)
+    except RuntimeError:  # numba: "no locator available"
+        _warn_uncached()
+    return dispatcher
