@@ -14,6 +14,7 @@ from .layers import Dense, Dropout  # noqa: E402
 from .losses import Huber  # noqa: E402
 from .network import Sequential  # noqa: E402
 from .optimizers import SGD, Adam, AdamW, RMSprop  # noqa: E402
+from .parallel import get_num_threads, set_num_threads  # noqa: E402
 from .regularization import ClipNorm, ClipValue  # noqa: E402
 from .storage import load  # noqa: E402
 from .training import DivergenceError, History  # noqa: E402
@@ -35,7 +36,9 @@ __all__ = [
     "RMSprop",
     "Sequential",
     "functional",
+    "get_num_threads",
     "gradcheck",
     "initializers",
     "load",
+    "set_num_threads",
 ]

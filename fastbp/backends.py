@@ -4,10 +4,14 @@ from types import ModuleType
 
 from .checks import check_choice
 from .kernels import cpu, reference
+from .parallel import start_threads
 
 BACKENDS = {"cpu": cpu, "reference": reference}
 
 
 def kernels_for(device: str) -> ModuleType:
     """The kernels of a device; "reference" is plain NumPy."""
-    return BACKENDS[check_choice("device", device, BACKENDS)]
+    kernels = BACKENDS[check_choice("device", device, BACKENDS)]
+    if kernels is cpu:
+        start_threads()
+    return kernels

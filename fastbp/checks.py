@@ -34,6 +34,15 @@ def _layout(value: Array) -> str:
     return "an F-ordered one" if value.flags.f_contiguous else "a strided view"
 
 
+def check_plain(name: str, value: Array) -> None:
+    """Raise TypeError for the kinds of array with another meaning than their numbers."""
+    if isinstance(value, np.ma.MaskedArray | np.matrix):
+        raise TypeError(
+            f"{name}: expected a plain NumPy array, got {type(value).__name__}; "
+            "fill the masked entries or pass np.asarray(...)"
+        )
+
+
 def check_array(
     name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None = None
 ) -> Array:
@@ -53,11 +62,7 @@ def check_array(
             f"{name}: expected a NumPy array, got {type(value).__name__}; "
             f"pass np.asarray({name}, dtype=np.{dtype or 'float32'})"
         )
-    if isinstance(value, np.ma.MaskedArray | np.matrix):
-        raise TypeError(
-            f"{name}: expected a plain NumPy array, got {type(value).__name__}; "
-            "fill the masked entries or pass np.asarray(...)"
-        )
+    check_plain(name, value)
     if dtype is None and value.dtype not in FLOATS:
         raise TypeError(
             f"{name}: expected float32 or float64, got {value.dtype}; "
@@ -129,16 +134,24 @@ def check_choice(name: str, value: object, known: Iterable[str]) -> str:
 
 
 def check_number(
-    name: str, value: object, low: float = -np.inf, high: float = np.inf, *, above: bool = False
+    name: str,
+    value: object,
+    low: float = -np.inf,
+    high: float = np.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
 ) -> float:
-    """`value` as a float within [low, high], or (low, high] with `above`."""
+    """`value` as a finite float within [low, high]; `above` and `below` leave out the ends."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     number = float(value)
-    if not (low < number if above else low <= number) or not number <= high:
-        lower = f"{'>' if above else '>='} {low:g}"
-        wanted = lower if high == np.inf else f"{lower} and <= {high:g}"
-        raise ValueError(f"{name}: expected a number {wanted}, got {number:g}")
+    enough = low < number if above else low <= number
+    small = number < high if below else number <= high
+    if not (np.isfinite(number) and enough and small):
+        lower = "" if low == -np.inf else f" {'>' if above else '>='} {low:g}"
+        wanted = lower if high == np.inf else f"{lower} and {'<' if below else '<='} {high:g}"
+        raise ValueError(f"{name}: expected a finite number{wanted}, got {number:g}")
     return number
 
 
@@ -154,20 +167,22 @@ def check_count(name: str, value: object, low: int = 1) -> int:
 def check_dtype(dtype: object) -> np.dtype[Any]:
     """float32 or float64 as a NumPy dtype."""
     try:
-        found = np.dtype(dtype)  # type: ignore[call-overload]
+        found = None if dtype is None else np.dtype(dtype)  # type: ignore[call-overload]
     except TypeError:
         found = None
-    if found not in FLOATS:
+    if found is None or found not in FLOATS:  # NumPy takes None for float64
         raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
     return found
 
 
-def as_generator(rng: object) -> np.random.Generator:
-    """A Generator from a Generator, a seed, or None (fresh entropy)."""
+def as_generator(rng: object, name: str = "rng") -> np.random.Generator:
+    """A Generator from a Generator, a seed >= 0, or None (fresh entropy)."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if rng is None or (isinstance(rng, int | np.integer) and not isinstance(rng, bool)):
-        return np.random.default_rng(rng)
+    if rng is None:
+        return np.random.default_rng()
+    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+        return np.random.default_rng(check_count(name, rng, 0))
     raise TypeError(
-        f"rng: expected a numpy.random.Generator or an integer seed, got {type(rng).__name__}"
+        f"{name}: expected a numpy.random.Generator or an integer seed, got {type(rng).__name__}"
     )

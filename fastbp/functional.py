@@ -11,6 +11,8 @@ import numpy as np
 from . import losses
 from .checks import Array, as_input, as_output, check_choice
 from .kernels import codes, cpu
+from .parallel import start_threads
+from .scratch import scratch
 
 Out = Array | tuple[Array | None, ...] | None
 
@@ -38,14 +40,16 @@ def _output(
     given: Array | None,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
-    inputs: list[Array],
+    others: list[Array],
 ) -> Array:
     """The checked array to write to, or a new one."""
     if given is None:
         return np.empty(shape, dtype)
     array = as_output(name, given, shape, dtype)
-    if any(np.may_share_memory(array, other) for other in inputs):
-        raise ValueError(f"{name}: expected memory of its own, got memory shared with an input")
+    if any(np.may_share_memory(array, other) for other in others):
+        raise ValueError(
+            f"{name}: expected memory of its own, got memory shared with an input or another output"
+        )
     return array
 
 
@@ -95,7 +99,9 @@ def dense_forward(
     else:
         z = absent(2, w.dtype)
 
-    cpu.dense_forward(x, w, b, code, z, y)
+    start_threads()
+    work = scratch(cpu.dense_forward_work(len(x), k, m), w.dtype)
+    cpu.dense_forward(x, w, b, code, work, z, y)
     return y, (z if code in codes.KEEPS_Z else y)
 
 
@@ -154,12 +160,14 @@ def dense_backward(
     saved = as_input("saved", saved, (n, m), w.dtype)
     dy = as_input("dy", dy, (n, m), w.dtype)
 
-    inputs = [dy, x, w, saved]
+    arrays = [dy, x, w, saved]
     given_dx, given_dw, given_db = _outputs(out, ("dx", "dw", "db"))
-    dx = _output("dx", given_dx, (n, k), w.dtype, inputs) if need_dx else None
-    dw = _output("dw", given_dw, (k, m), w.dtype, inputs)
-    db = _output("db", given_db, (m,), w.dtype, inputs) if bias else None
-    work = np.empty(cpu.dense_backward_work(n, k, m), w.dtype)
+    dw = _output("dw", given_dw, (k, m), w.dtype, arrays)
+    db = _output("db", given_db, (m,), w.dtype, [*arrays, dw]) if bias else None
+    arrays += [dw] if db is None else [dw, db]
+    dx = _output("dx", given_dx, (n, k), w.dtype, arrays) if need_dx else None
+    start_threads()
+    work = scratch(cpu.dense_backward_work(n, k, m), w.dtype)
 
     cpu.dense_backward(
         dy,

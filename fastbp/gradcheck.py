@@ -131,14 +131,12 @@ def _layer_problem(
 def _network_problem(
     net: Sequential, arguments: list[Any], loss: str | Loss | None
 ) -> tuple[Evaluate, dict[str, Array]]:
-    if loss is None:
-        x, t = arguments[0], None
-    else:
-        x, t = arguments
-    x = check_array("inputs[0]", x, ("n", net.in_features), np.dtype(np.float64)).copy()
-    if t is None:  # mean over n of sum((y - t)**2) has a projection of y as its gradient
-        loss, t = "half_squared_error", _direction((len(x), net.out_features))
-    chosen = loss
+    if loss is not None and len(arguments) != 2:
+        raise ValueError(f"inputs: expected (x, t) with a loss, got {len(arguments)} of them")
+    x = check_array("inputs[0]", arguments[0], ("n", net.in_features), np.dtype(np.float64)).copy()
+    # Without a loss: half the mean of (y - t)**2 for a random t projects y - t.
+    chosen = "half_squared_error" if loss is None else loss
+    t = _direction((len(x), net.out_features)) if loss is None else arguments[1]
     dropouts = {layer: layer.passes for layer in net.layers if isinstance(layer, Dropout)}
 
     def evaluate() -> tuple[float, dict[str, Array]]:
@@ -159,7 +157,7 @@ def _function_problem(
         value, gradients = func(*copies)
         if not isinstance(gradients, tuple | list):
             gradients = (gradients,)
-        named = {f"inputs[{i}]": g for i, g in enumerate(gradients) if g is not None}
+        named = {f"inputs[{i}]": np.array(g) for i, g in enumerate(gradients) if g is not None}
         return float(value), named
 
     _, gradients = evaluate()
@@ -191,11 +189,13 @@ def _compare(
         numeric = np.empty_like(variable)
         for i in np.ndindex(variable.shape):
             kept = variable[i]
-            variable[i] = kept + eps
-            above, _ = evaluate()
-            variable[i] = kept - eps
-            below, _ = evaluate()
-            variable[i] = kept
+            try:
+                variable[i] = kept + eps
+                above, _ = evaluate()
+                variable[i] = kept - eps
+                below, _ = evaluate()
+            finally:  # a layer's own parameter must survive an error
+                variable[i] = kept
             numeric[i] = (above - below) / (2 * eps)
         analytic = gradients[name].reshape(variable.shape)
         excess = np.abs(analytic - numeric) - (atol + rtol * np.abs(numeric))

@@ -6,7 +6,7 @@ parameters into its own flat arrays and launches its kernels over buffers of its
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,42 +14,16 @@ from . import functional, initializers
 from .checks import Array, as_generator, as_input, check_count, check_dtype, check_number
 from .functional import absent, activation_code
 from .kernels import codes, cpu
+from .scratch import scratch
 
 
 @dataclass
 class Buffers:
-    """What one layer writes for one batch: output, z where it is kept, scratch, and dx."""
+    """What one layer writes for one batch: output, z where it is kept, and dx."""
 
     y: Array
     z: Array
-    work: Array
     dx: Array
-
-
-class Layer(Protocol):
-    """What `Sequential` asks of a layer. Launches are unchecked: the network checked the batch."""
-
-    dtype: np.dtype[Any] | None
-    in_features: int | None
-    out_features: int | None
-
-    def parameter_shapes(self) -> tuple[tuple[int, int], tuple[int, ...]] | None:
-        """Shapes of w and b, or None."""
-
-    def buffers(
-        self, kernels: ModuleType, n: int, features: int, dtype: np.dtype[Any], training: bool
-    ) -> Buffers:
-        """New buffers for a batch of n rows; without training only y is needed."""
-
-    def launch_forward(
-        self, kernels: ModuleType, x: Array, buffers: Buffers, training: bool
-    ) -> Array:
-        """The output, in the buffers."""
-
-    def launch_backward(
-        self, kernels: ModuleType, dy: Array, x: Array, buffers: Buffers, need_dx: bool
-    ) -> Array:
-        """The gradient of the input, in the buffers; fills the layer's own gradients."""
 
 
 class Dense:
@@ -182,11 +156,10 @@ class Dense:
         k, m = self.in_features, self.out_features
         y, none = np.empty((n, m), dtype), absent(2, dtype)
         if not training:
-            return Buffers(y, none, none, none)
+            return Buffers(y, none, none)
         return Buffers(
             y,
             z=np.empty((n, m), dtype) if self.code in codes.KEEPS_Z else none,
-            work=np.empty(kernels.dense_backward_work(n, k, m), dtype),
             dx=np.empty((n, k), dtype),
         )
 
@@ -194,7 +167,8 @@ class Dense:
         self, kernels: ModuleType, x: Array, buffers: Buffers, training: bool
     ) -> Array:
         """The output (n, m), in the buffers."""
-        kernels.dense_forward(x, self.w, self.b, self.code, buffers.z, buffers.y)
+        work = scratch(kernels.dense_forward_work(len(x), *self.w.shape), self.dtype)
+        kernels.dense_forward(x, self.w, self.b, self.code, work, buffers.z, buffers.y)
         return buffers.y
 
     def launch_backward(
@@ -203,7 +177,8 @@ class Dense:
         """dx (n, k), in the buffers; fills dw and db."""
         saved = buffers.z if self.code in codes.KEEPS_Z else buffers.y
         dx = buffers.dx if need_dx else absent(2, self.dtype)
-        kernels.dense_backward(dy, x, self.w, saved, self.code, buffers.work, self.dw, self.db, dx)
+        work = scratch(kernels.dense_backward_work(len(x), *self.w.shape), self.dtype)
+        kernels.dense_backward(dy, x, self.w, saved, self.code, work, self.dw, self.db, dx)
         return dx
 
     def config(self) -> dict[str, Any]:
@@ -242,7 +217,7 @@ class Dropout:
     kind: ClassVar[str] = "dropout"
 
     def __init__(self, rate: float, rng: object = None) -> None:
-        self.rate = check_number("rate", rate, 0, 1 - 2**-24)
+        self.rate = check_number("rate", rate, 0, 1, below=True)
         self.seed = int(as_generator(rng).integers(2**62))
         self.passes = 0
         self.in_features = self.out_features = None
@@ -272,7 +247,15 @@ class Dropout:
         return self._launch(cpu, x, np.empty_like(x))
 
     def backward(self, dy: Array) -> Array:
-        """dx (n, k) for dy (n, k), with the mask of the last forward pass."""
+        """dx (n, k) for dy (n, k), with the mask of the last forward pass in training.
+
+        Raises
+        ------
+        RuntimeError
+            If there was no such pass.
+        """
+        if not self.passes:
+            raise RuntimeError("backward: expected a forward pass before it; call forward(x) first")
         dy = as_input("dy", dy, ("n", "k"))
         return self._launch(cpu, dy, np.empty_like(dy))
 
@@ -282,8 +265,8 @@ class Dropout:
         """New buffers for a batch of n rows."""
         none = absent(2, dtype)
         if not training:
-            return Buffers(none, none, none, none)
-        return Buffers(np.empty((n, features), dtype), none, none, np.empty((n, features), dtype))
+            return Buffers(none, none, none)
+        return Buffers(np.empty((n, features), dtype), none, np.empty((n, features), dtype))
 
     def launch_forward(
         self, kernels: ModuleType, x: Array, buffers: Buffers, training: bool
@@ -303,3 +286,6 @@ class Dropout:
     def config(self) -> dict[str, Any]:
         """What `Sequential.save` writes of this layer."""
         return {"rate": self.rate, "seed": self.seed, "passes": self.passes}
+
+
+Layer = Dense | Dropout

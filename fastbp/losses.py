@@ -10,7 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from .checks import Array, as_input, check_choice, check_finite, check_number, unlocked
+from .checks import (
+    Array,
+    as_input,
+    check_choice,
+    check_finite,
+    check_number,
+    check_plain,
+    unlocked,
+)
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ def _is_labels(t: object) -> bool:
 
 
 def _check_labels(t: Any, n: int) -> Array:
+    check_plain("t", t)
     if t.dtype.kind not in "iu":
         raise TypeError(
             f"t: expected integer labels (n,) or float targets (n, m), got {t.dtype} of shape "
@@ -125,7 +134,10 @@ def _check_labels(t: Any, n: int) -> Array:
     if t.shape != (n,):
         raise ValueError(f"t: expected labels of shape ({n},), got {t.shape}")
     if not t.flags.c_contiguous or not t.flags.aligned or not t.dtype.isnative:
-        raise ValueError("t: expected a C-contiguous array; pass np.ascontiguousarray(t)")
+        raise ValueError(
+            f"t: expected contiguous, aligned labels of native byte order, got {t.dtype} with "
+            f"strides {t.strides}; pass t.astype(np.int64)"
+        )
     return unlocked(t)
 
 

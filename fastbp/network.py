@@ -12,7 +12,7 @@ import numpy as np
 
 from . import losses, regularization, training
 from .backends import kernels_for
-from .checks import Array, as_input, check_number
+from .checks import Array, as_input, check_finite, check_number
 from .layers import Buffers, Dense, Dropout, Layer
 from .losses import Loss
 from .optimizers import Optimizer
@@ -90,8 +90,8 @@ class Sequential:
                 self.gradients[b],
             )
             at_w, at_b = w.stop, b.stop
-        for layer in layers:
-            layer.owned = True
+        for each in layers:
+            each.owned = True
 
     def __repr__(self) -> str:
         lines = "".join(f"  {layer!r}\n" for layer in self.layers)
@@ -146,6 +146,7 @@ class Sequential:
         array([[-12.]])
         """
         batch = self.check_batch(x, t, loss, sample_weight, l2)
+        check_finite("x", x)  # a saturated unit would hide an infinity from the loss
         value, dx = self.step_gradients(*batch, l2=l2, need_dx=True)
         return value, dx.copy()
 
@@ -186,9 +187,12 @@ class Sequential:
                 "optimizer: expected an instance that keeps its state between the calls, such as "
                 f"fastbp.Adam(), got {optimizer!r}"
             )
+        optimizer.check(self.parameters)
+        clip = regularization.resolve(clip)
         batch = self.check_batch(x, t, loss, sample_weight, l2)
+        check_finite("x", x)
         value, _ = self.step_gradients(*batch, l2=l2, need_dx=False)
-        self.apply_gradients(optimizer, regularization.resolve(clip))
+        self.apply_gradients(optimizer, clip)
         return value
 
     fit = training.fit
@@ -200,8 +204,8 @@ class Sequential:
         x = as_input("x", x, ("n", self.in_features), self.dtype)
         loss = losses.resolve(loss)
         check_number("l2", l2, 0)
-        last = self.layers[-1]
-        if loss.link and isinstance(last, Dense) and last.activation != "identity":
+        last = [layer for layer in self.layers if isinstance(layer, Dense)][-1]
+        if loss.link and last.activation != "identity":
             raise ValueError(
                 f"loss: {loss.name} takes logits, so the last layer needs activation='identity', "
                 f"got {last.activation!r}; predict_proba applies the {loss.link}"
@@ -227,16 +231,15 @@ class Sequential:
         value = loss.launch(self._kernels, kernel, y, t, sample_weight, dy)
         if not np.isfinite(value):
             loss.explain({"x": x}, t, sample_weight, self.out_features)
-            raise training.DivergenceError(
-                f"the loss is {value} on finite data: the parameters grew too large; "
-                "lower the learning rate, scale the inputs, or clip the gradients"
-            )
+            raise training.DivergenceError(training.too_large(f"the loss is {value}"))
         dx = self._backward(dy, x, buffers, need_dx)
         if l2:
             weights = slice(self.weight_count)
             value += self._kernels.l2_penalty(
                 self.parameters[weights], float(l2), self.gradients[weights]
             )
+            if not np.isfinite(value):
+                raise training.DivergenceError(training.too_large("the L2 penalty is infinite"))
         return value, dx
 
     def apply_gradients(self, optimizer: Optimizer, clip: Clip | None = None) -> None:

@@ -4,6 +4,7 @@ Formulas and sources: docs/optimisers.md. Names and defaults are PyTorch's, `lea
 out.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -23,16 +24,8 @@ class Optimizer:
     def __post_init__(self) -> None:
         check_number("learning_rate", self.learning_rate, 0, above=True)
 
-    def update(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
-        """One step: parameters and state (size,) change in place.
-
-        Raises
-        ------
-        ValueError
-            If the state belongs to a network of another size or dtype.
-        """
-        if not self.state:
-            self.state = {slot: np.zeros_like(parameters) for slot in self.slots()}
+    def check(self, parameters: Array) -> None:
+        """Raise ValueError if the state belongs to a network of another size or dtype."""
         for slot, array in self.state.items():
             if array.shape != parameters.shape or array.dtype != parameters.dtype:
                 raise ValueError(
@@ -40,6 +33,11 @@ class Optimizer:
                     f"of {array.size} {array.dtype} parameters (this one has {parameters.size} "
                     f"{parameters.dtype}); make a new {type(self).__name__}"
                 )
+
+    def update(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        """One step: parameters and state (size,), checked before, change in place."""
+        if not self.state:
+            self.state = {slot: np.zeros_like(parameters) for slot in self.slots()}
         self.step += 1
         self._launch(kernels, gradients, parameters)
 
@@ -107,7 +105,7 @@ class Adam(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("beta1", "beta2"):
-            check_number(name, getattr(self, name), 0, 1 - 2**-53)
+            check_number(name, getattr(self, name), 0, 1, below=True)
         check_number("eps", self.eps, 0)
 
     def slots(self) -> tuple[str, ...]:
@@ -187,7 +185,7 @@ class RMSprop(Optimizer):
         )
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
     "sgd": SGD,
     "adam": Adam,
     "adamw": AdamW,

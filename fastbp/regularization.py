@@ -53,4 +53,6 @@ Clip = ClipNorm | ClipValue
 
 def resolve(clip: float | Clip | None) -> Clip | None:
     """The clipping asked for; a bare number is a global norm."""
-    return clip if clip is None or isinstance(clip, ClipNorm | ClipValue) else ClipNorm(clip)
+    if clip is None or isinstance(clip, ClipNorm | ClipValue):
+        return clip
+    return ClipNorm(check_number("clip", clip, 0, above=True))

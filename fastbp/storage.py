@@ -3,14 +3,14 @@
 import hashlib
 import json
 import os
-import zipfile
-import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import losses
+from .backends import BACKENDS
+from .checks import check_choice
 from .layers import Dense, Dropout
 
 if TYPE_CHECKING:
@@ -94,21 +94,27 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> "Sequential":
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"path: expected a saved network, found no file {path}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
-            parameters = file["parameters"]
-        if header["format"] > FORMAT:
-            raise ValueError(f"format {header['format']} is newer than this library's {FORMAT}")
-        if hashlib.sha256(parameters.tobytes()).hexdigest() != header["sha256"]:
-            raise ValueError("the parameters do not match their checksum")
-        net = _build(header, device)
-        net.parameters[...] = parameters
-    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile, zlib.error) as fault:
-        raise ValueError(
-            f"path: expected a network saved by fastbp, but {path} is damaged or something else "
-            f"({fault}); restore it from a copy"
-        ) from fault
+    check_choice("device", device, BACKENDS)
+    with open(path, "rb") as opened:  # np.load leaves a file open that it cannot read
+        try:
+            return _read(opened, device)
+        except Exception as fault:  # NumPy, zipfile and json raise all kinds for foreign bytes
+            raise ValueError(
+                f"path: expected a network saved by fastbp, but {path} is damaged or something "
+                f"else ({fault}); restore it from a copy"
+            ) from fault
+
+
+def _read(opened: IO[bytes], device: str) -> "Sequential":
+    with np.load(opened, allow_pickle=False) as file:
+        header = json.loads(str(file["header"]))
+        parameters = file["parameters"]
+    if header["format"] > FORMAT:
+        raise ValueError(f"format {header['format']} is newer than this library's {FORMAT}")
+    if hashlib.sha256(parameters.tobytes()).hexdigest() != header["sha256"]:
+        raise ValueError("the parameters do not match their checksum")
+    net = _build(header, device)
+    net.parameters[...] = parameters
     return net
 
 

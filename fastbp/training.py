@@ -1,5 +1,6 @@
 """The training loop: epochs of shuffled batches, when to stop, and what is kept of it."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -22,6 +23,14 @@ STALL = 1e-4  # an epoch counts as progress when it lowers the loss by more than
 
 class DivergenceError(ArithmeticError):
     """The loss became NaN or infinite on finite data; the last good parameters were kept."""
+
+
+def too_large(what: str) -> str:
+    """What a DivergenceError says."""
+    return (
+        f"{what} on finite data: the parameters grew too large; "
+        "lower the learning rate, scale the inputs, or clip the gradients"
+    )
 
 
 @dataclass
@@ -152,17 +161,11 @@ def fit(
     target = -np.inf if target_loss is None else check_number("target_loss", target_loss)
     patience = None if patience is None else check_count("patience", patience)
     optimizer, clip = optimizers.resolve(optimizer), regularization.resolve(clip)
-    rng = as_generator(seed) if shuffle else None
+    optimizer.check(net.parameters)
+    rng = as_generator(seed, "seed") if shuffle else None
+    callbacks = _check_callbacks(callbacks)
     batch = _check_data(net, x, t, loss, sample_weight, l2)
-    validation = None
-    if validation_data is not None:
-        try:
-            x_validation, t_validation = validation_data
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"validation_data: expected a pair (x, t), got {type(validation_data).__name__}"
-            ) from None
-        validation = _check_data(net, x_validation, t_validation, loss, None, 0.0)
+    validation = None if validation_data is None else _check_pair(net, validation_data, loss)
 
     history = net.history = History()
     net.loss = batch[0]
@@ -173,6 +176,8 @@ def fit(
             for _ in range(epochs):
                 start = time.perf_counter()
                 value = _epoch(net, batch, batch_size, rng, optimizer, clip, l2)
+                if not np.isfinite(net.parameters).all():
+                    raise DivergenceError(too_large("a parameter is NaN or infinite"))
                 scores = net.evaluate_checked(*validation) if validation else {}
                 history.loss.append(value)
                 history.seconds.append(time.perf_counter() - start)
@@ -182,15 +187,15 @@ def fit(
                 np.copyto(good, net.parameters)
 
                 watched = scores.get("loss", value)
-                improved = watched < best - STALL * abs(best) if best < np.inf else True
+                improved = watched < (best - STALL * abs(best) if best < np.inf else best)
                 best, stall = (watched, 0) if improved else (best, stall + 1)
                 # Every callback is called, whatever the others answer.
-                asked = [callback(net, history) is True for callback in callbacks]
+                answers = [callback(net, history) for callback in callbacks]
                 if value <= target:
                     history.stopped = "target_loss"
                 elif patience is not None and stall >= patience:
                     history.stopped = "patience"
-                elif any(asked):
+                elif any(answer is True or answer is np.True_ for answer in answers):
                     history.stopped = "callback"
                 if history.stopped != "epochs":
                     break
@@ -221,6 +226,30 @@ def _check_data(
         losses.check_probabilities(t_checked)
     check_finite("sample_weight", weights)
     return batch
+
+
+def _check_pair(
+    net: "Sequential", pair: object, loss: str | Loss
+) -> tuple[Loss, str, Array, Array, Array]:
+    if not isinstance(pair, tuple | list):
+        raise TypeError(
+            f"validation_data: expected a pair (x, t) of arrays, got {type(pair).__name__}"
+        )
+    if len(pair) != 2:
+        raise ValueError(f"validation_data: expected a pair (x, t), got {len(pair)} items")
+    try:
+        return _check_data(net, pair[0], pair[1], loss, None, 0.0)
+    except (TypeError, ValueError) as fault:
+        raise type(fault)(f"validation_data: {fault}") from None
+
+
+def _check_callbacks(callbacks: object) -> list[Callback]:
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(
+            f"callbacks: expected a list of functions, got {type(callbacks).__name__}; "
+            "pass [function]"
+        )
+    return list(callbacks)  # an iterator would be used up in the first epoch
 
 
 def _epoch(
@@ -266,7 +295,10 @@ def _progress_bar(epochs: int) -> Any:
             TimeElapsedColumn(),
             TextColumn("{task.description}"),
         )
-        with Progress(*columns, console=Console(stderr=True)) as progress:
+        # What a callback prints stays on its stream, which may be a file.
+        redirect = sys.stdout.isatty()
+        console = Console(stderr=True)
+        with Progress(*columns, console=console, redirect_stdout=redirect) as progress:
             task = progress.add_task("", total=epochs)
 
             def report(history: History) -> None:

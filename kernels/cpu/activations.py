@@ -11,6 +11,7 @@ from ..codes import (
     ELU,
     GELU,
     GELU_CUBIC,
+    GELU_EDGE,
     GELU_SCALE,
     GELU_TANH,
     INV_SQRT_2PI,
@@ -106,6 +107,13 @@ def gelu_slope(z):
 
 
 @inline
+def saturated(z):
+    """z within +-GELU_EDGE, where gelu_tanh's slope is 0 or 1: its cube would overflow beyond."""
+    edge = like(z, GELU_EDGE)
+    return edge if z > edge else (-edge if z < -edge else z)
+
+
+@inline
 def gelu_tanh(z):
     u = like(z, GELU_SCALE) * (z + like(z, GELU_CUBIC) * z * z * z)
     return like(z, 0.5) * z * (like(z, 1) + tanh(u))
@@ -113,6 +121,7 @@ def gelu_tanh(z):
 
 @inline
 def gelu_tanh_slope(z):
+    z = saturated(z)
     t = tanh(like(z, GELU_SCALE) * (z + like(z, GELU_CUBIC) * z * z * z))
     inner = like(z, GELU_SCALE) * (like(z, 1) + like(z, 3 * GELU_CUBIC) * z * z)
     return like(z, 0.5) * (like(z, 1) + t + z * (like(z, 1) - t * t) * inner)

@@ -1,10 +1,12 @@
 """How every CPU kernel is compiled and cached: the one place for Numba's options.
 
-`kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `inline` makes a
-small function that only kernels call; it is compiled into them and needs no cache of its own.
+`kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `sum_kernel` is the
+same for long sums. `inline` makes a small function that only kernels call; it is compiled into them
+and needs no cache of its own.
 """
 
 import hashlib
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -13,8 +15,9 @@ import numba
 from numba.core import caching
 
 OPTIONS = {
-    # No "nnan" and no "ninf": a NaN must stay visible. The others let sums and products vectorise.
-    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
+    # No "nnan" and no "ninf": a NaN must stay visible. No "reassoc": log(s) - (z - peak) would
+    # become log(s) + peak - z, which is 0 for large z.
+    "fastmath": {"nsz", "arcp", "contract", "afn"},
     "error_model": "numpy",  # a division by zero gives inf, and no branch in the loop
     "nogil": True,
 }
@@ -24,12 +27,12 @@ inline = numba.njit(**OPTIONS)
 
 @cache
 def source_stamp():
-    """One hash over all kernel sources.
+    """One hash over all kernel sources and the vector width that was asked for.
 
     Numba's own stamp covers only the file of the function, but a kernel inlines formulas from
     other files: after a change there the cache would go on serving the old machine code.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(os.environ.get("FASTBP_SIMD", "").encode())
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -70,11 +73,16 @@ def _warn_uncached():
     )
 
 
-def kernel(function):
+def kernel(function, options=OPTIONS):
     """A Numba dispatcher with the library's options and its disk cache."""
-    dispatcher = inline(function)
+    dispatcher = numba.njit(**options)(function)
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError:  # numba: "no locator available"
         _warn_uncached()
     return dispatcher
+
+
+def sum_kernel(function):
+    """A kernel whose long sums may be reordered, so that they use all lanes of a vector."""
+    return kernel(function, OPTIONS | {"fastmath": OPTIONS["fastmath"] | {"reassoc"}})

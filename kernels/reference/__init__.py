@@ -1,7 +1,7 @@
 """The kernels in plain NumPy: specification, oracle of the tests, baseline of the benchmarks."""
 
 from .activations import activate, activation_gradient
-from .dense import dense_backward, dense_backward_work, dense_forward
+from .dense import dense_backward, dense_backward_work, dense_forward, dense_forward_work
 from .dropout import dropout
 from .losses import (
     binary_cross_entropy,
@@ -27,6 +27,7 @@ __all__ = [
     "dense_backward",
     "dense_backward_work",
     "dense_forward",
+    "dense_forward_work",
     "dropout",
     "half_squared_error",
     "huber",

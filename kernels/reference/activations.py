@@ -7,6 +7,7 @@ from ..codes import (
     ELU,
     GELU,
     GELU_CUBIC,
+    GELU_EDGE,
     GELU_SCALE,
     GELU_TANH,
     IDENTITY,
@@ -93,6 +94,7 @@ def gelu_slope(z, out):
 
 
 def gelu_tanh_slope(z, out):
+    z = np.clip(z, -GELU_EDGE, GELU_EDGE)  # beyond, the slope is 0 or 1 and the cube may overflow
     t = np.tanh(GELU_SCALE * (z + GELU_CUBIC * z * z * z))
     inner = GELU_SCALE * (1 + 3 * GELU_CUBIC * z * z)
     out[:] = 0.5 * (1 + t + z * (1 - t * t) * inner)

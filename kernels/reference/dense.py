@@ -5,7 +5,12 @@ import numpy as np
 from .activations import activate, activation_gradient
 
 
-def dense_forward(x, w, b, activation, z, y):
+def dense_forward_work(n, k, m):
+    """Elements of `work` that dense_forward needs."""
+    return 0
+
+
+def dense_forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z).
 
     x: (n, k), w: (k, m), b: (m,) or empty, z: (n, m) or empty (z is then not kept), y: (n, m).

@@ -1,0 +1,152 @@
+"""Packed operands and the loops over register tiles.
+
+Operands are packed into panels (see simd.py), zero up to a multiple of STEPS along k. What is
+packed is small enough for the L1 or L2 cache and is used many times from there.
+"""
+
+from .jit import inline
+from .pointers import at
+from .simd import (
+    BLOCK,
+    STEPS,
+    TALLEST,
+    copy_part,
+    copy_row,
+    few_columns,
+    tile_columns,
+    tile_in_place,
+    tile_rows,
+    transpose_square,
+)
+
+
+@inline
+def turns_of(k):
+    """Turns of the inner loop for k steps."""
+    return (k + STEPS - 1) // STEPS
+
+
+@inline
+def padded(size, multiple):
+    return (size + multiple - 1) // multiple * multiple
+
+
+@inline
+def tile_height(rows, tiles):
+    """Rows of the next of `tiles` tiles over `rows` rows: nearly equal and even."""
+    pairs = (rows + 1) // 2
+    return min(rows, 2 * ((pairs + tiles - 1) // tiles))
+
+
+@inline
+def pack_right(b, b_row, k, columns, wide, panel):
+    """One panel of b (k, columns): panel[p * wide + j] = b[p * b_row + j]."""
+    if columns == wide:
+        for p in range(k):
+            copy_row(at(panel, p * wide), at(b, p * b_row))
+    else:
+        for p in range(k):
+            copy_part(at(panel, p * wide), at(b, p * b_row), columns)
+    for p in range(k, turns_of(k) * STEPS):
+        copy_part(at(panel, p * wide), b, 0)
+
+
+@inline
+def pack_right_transposed(b, b_row, k, columns, wide, panel):
+    """One panel of b.T, b (columns, k): panel[p * wide + j] = b[j * b_row + p]."""
+    lanes = wide // 2
+    for p in range(0, k, lanes):
+        for j in (0, lanes):
+            target = at(panel, p * wide + j)
+            transpose_square(target, at(b, j * b_row + p), b_row, columns - j, k - p)
+
+
+@inline
+def pack_left(a, a_row, rows, k, wide, panels):
+    """The rows of a (rows, k) in panels: panels[(p // wide * rows + i) * wide + p % wide]."""
+    for p in range(0, k, wide):
+        columns = min(wide, k - p)
+        panel = at(panels, p * rows)
+        if columns == wide:
+            for i in range(rows):
+                copy_row(at(panel, i * wide), at(a, i * a_row + p))
+        else:
+            for i in range(rows):
+                copy_part(at(panel, i * wide), at(a, i * a_row + p), columns)
+
+
+@inline
+def pack_block(a, a_row, rows, columns, wide, block):
+    """block[i * BLOCK + j] = a[i * a_row + j] for columns <= BLOCK, zero rows up to STEPS."""
+    for i in range(turns_of(rows) * STEPS):
+        for j in range(0, BLOCK, wide):
+            count = min(columns - j, wide) if i < rows else 0
+            target = at(block, i * BLOCK + j)
+            if count == wide:
+                copy_row(target, at(a, i * a_row + j))
+            else:
+                copy_part(target, at(a, i * a_row + min(j, columns)), count)
+
+
+@inline
+def multiply_rows(turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, columns, floor):
+    """tile_rows over any number of rows: a_row leads from a row of a to the next."""
+    i, tiles = 0, (rows + TALLEST - 1) // TALLEST
+    while tiles > 0:
+        height = tile_height(rows - i, tiles)
+        tile_rows(
+            at(a, i * a_row),
+            a_jump,
+            b,
+            turns,
+            at(init, i * init_row),
+            init_row,
+            at(c, i * c_row),
+            c_row,
+            height,
+            columns,
+            floor,
+        )
+        i, tiles = i + height, tiles - 1
+
+
+@inline
+def multiply_columns(turns, a, b, init, init_row, c, c_row, rows, columns, floor):
+    """tile_columns over up to BLOCK rows of the product."""
+    i, tiles = 0, (rows + TALLEST - 1) // TALLEST
+    while tiles > 0:
+        height = tile_height(rows - i, tiles)
+        tile_columns(
+            at(a, i),
+            b,
+            turns,
+            at(init, i * init_row),
+            init_row,
+            at(c, i * c_row),
+            c_row,
+            height,
+            columns,
+            floor,
+        )
+        i, tiles = i + height, tiles - 1
+
+
+@inline
+def multiply_few(a, a_row, b, b_row, k, init, init_step, c, c_row, rows, columns, floor):
+    """c = max(init + a @ b, floor) for up to MOST_FEW rows; init_step 0 stays at init[0]."""
+    wide = few_columns(a, rows)
+    for j in range(0, columns, wide):
+        tile_in_place(
+            a,
+            a_row,
+            at(b, j),
+            b_row,
+            k,
+            at(init, j * init_step),
+            0,
+            at(c, j),
+            c_row,
+            rows,
+            min(wide, columns - j),
+            floor,
+        )

@@ -1,0 +1,294 @@
+"""A pool of threads inside the kernels: one fork and one join per parallel call.
+
+A parallel call is a job: a task, its operands, and a count. Threads take task numbers from one
+shared word, the ticket, until none is left; the caller takes part, so a job never waits for a
+thread to wake up. What a task computes depends on its number alone, never on who runs it: results
+are the same bits for every number of threads.
+
+A call that finds the pool at work for somebody else runs its tasks alone. So any number of Python
+threads may call kernels at once, and after a fork, where the child has no workers, nothing waits.
+"""
+
+import atexit
+import os
+import sys
+import threading
+import time
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .jit import inline, kernel
+from .pointers import (
+    WORD,
+    atomic_add,
+    atomic_get,
+    atomic_put,
+    atomic_replace,
+    get,
+    pointer_to,
+    put,
+)
+
+# Words of the pool, each on a cache line of its own where threads contend for it.
+TICKET = 0  # serial number of the job << 32 | count << 16 | next task
+DONE = 8  # tasks finished
+BUSY = 16  # 1 while a job runs
+SLEEPERS = 24  # workers that wait for the semaphore
+STOP = 32
+TASK, JOB = 40, 41  # what runs
+WORKERS = 42
+SEMAPHORE = 48  # a sem_t of libc: 32 bytes
+ARENAS = 64  # a pointer to scratch memory per worker
+MOST_WORKERS = 255
+ARENA_BYTES = 2**21
+
+SPINS = 2000  # looks at the ticket before a worker sleeps: about 50 microseconds
+HAS_SEMAPHORE = sys.platform == "linux"
+
+_memory = np.zeros(ARENAS + MOST_WORKERS + 1 + 8, np.int64)
+_first = (-_memory.ctypes.data // 8) % 8  # where a cache line begins
+_pool = _memory[_first : _first + ARENAS + MOST_WORKERS]
+llvm.add_symbol("fastbp_pool", _pool.ctypes.data)
+
+
+@intrinsic
+def pool(typingctx):
+    """Pointer to the pool. A symbol, so that compiled code can be cached on disk."""
+
+    def codegen(context, builder, signature, args):
+        name = "fastbp_pool"
+        if name not in builder.module.globals:
+            ir.GlobalVariable(builder.module, WORD, name).linkage = "external"
+        return builder.module.globals[name]
+
+    return types.CPointer(types.intp)(), codegen
+
+
+def _libc(builder, name, *args):
+    function = ir.FunctionType(ir.IntType(32), [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+
+@intrinsic
+def pause(typingctx):
+    """Tell the processor that this is a loop of waiting."""
+
+    def codegen(context, builder, signature, args):
+        if "86" in llvm.get_default_triple():
+            nothing = ir.FunctionType(ir.VoidType(), [])
+            name = "llvm.x86.sse2.pause"
+            builder.call(cgutils.get_or_insert_function(builder.module, nothing, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def sleep(typingctx, semaphore):
+    """Wait for `wake`, or where there are no such semaphores for a tenth of a millisecond."""
+
+    def codegen(context, builder, signature, args):
+        if HAS_SEMAPHORE:
+            _libc(builder, "sem_wait", builder.gep(args[0], [ir.Constant(WORD, SEMAPHORE)]))
+        else:
+            _libc(builder, "usleep", ir.Constant(ir.IntType(32), 100))
+        return context.get_dummy_value()
+
+    return types.void(semaphore), codegen
+
+
+@intrinsic
+def wake(typingctx, semaphore):
+    """Let one sleeper go on."""
+
+    def codegen(context, builder, signature, args):
+        if HAS_SEMAPHORE:
+            _libc(builder, "sem_post", builder.gep(args[0], [ir.Constant(WORD, SEMAPHORE)]))
+        return context.get_dummy_value()
+
+    return types.void(semaphore), codegen
+
+
+def task(function):
+    """A task (job, number, scratch): an intrinsic that gives its address for a type of scratch.
+
+    job: pointer to the words of the job; scratch: pointer to memory of the thread that runs it.
+    """
+    dispatcher = inline(function)
+
+    @intrinsic
+    def task_address(typingctx, scratch):
+        arguments = (types.CPointer(types.intp), types.intp, scratch)
+        dispatcher.compile(arguments)
+
+        def codegen(context, builder, signature, args):
+            compiled = dispatcher.overloads[arguments]
+            context.active_code_library.add_linking_library(compiled.library)
+            address = context.declare_function(builder.module, compiled.fndesc)
+            return builder.ptrtoint(address, WORD)
+
+        return types.intp(scratch), codegen
+
+    return task_address
+
+
+@intrinsic
+def call(typingctx, address, job, number, scratch):
+    """Run one task; `address` comes from `task`."""
+
+    def codegen(context, builder, signature, args):
+        pointer = cgutils.voidptr_t
+        result, error = cgutils.alloca_once(builder, pointer), cgutils.alloca_once(builder, pointer)
+        values = [result, error, *args[1:]]
+        convention = ir.FunctionType(ir.IntType(32), [value.type for value in values])
+        builder.call(builder.inttoptr(args[0], convention.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, job, types.intp, scratch), codegen
+
+
+@inline
+def take(p):
+    """The number of a task that nobody has taken, or -1."""
+    while True:
+        ticket = atomic_get(p, TICKET)
+        number, count = ticket & 0xFFFF, (ticket >> 16) & 0xFFFF
+        if number >= count:
+            return -1
+        if atomic_replace(p, TICKET, ticket, ticket + 1):
+            return number
+
+
+@inline
+def useful_tasks(work, grain):
+    """How many tasks to cut `work` into: two a thread even out, fewer than a grain cost more."""
+    return min(work // grain, 2 * (get(pool(), WORKERS) + 1))
+
+
+@inline
+def run(address, job, count, scratch):
+    """Run the tasks 0..count-1 of a job, on several threads where the pool is free."""
+    p = pool()
+    if count < 2 or count > 0xFFFF or get(p, WORKERS) == 0 or not atomic_replace(p, BUSY, 0, 1):
+        for number in range(count):
+            call(address, job, number, scratch)
+        return
+    put(p, TASK, address)
+    put_pointer(p, JOB, job)
+    atomic_put(p, DONE, 0)
+    serial = ((atomic_get(p, TICKET) >> 32) + 1) & 0x7FFFFFFF
+    atomic_put(p, TICKET, serial << 32 | count << 16)
+    sleeping = atomic_get(p, SLEEPERS)
+    if sleeping > 0:
+        atomic_add(p, SLEEPERS, -sleeping)
+        for _ in range(sleeping):
+            wake(p)
+    number = take(p)
+    while number >= 0:
+        call(address, job, number, scratch)
+        atomic_add(p, DONE, 1)
+        number = take(p)
+    while atomic_get(p, DONE) < count:
+        pause()
+    atomic_put(p, BUSY, 0)
+
+
+@intrinsic
+def put_pointer(typingctx, pointer, index, value):
+    """Write a pointer as a word."""
+
+    def codegen(context, builder, signature, args):
+        builder.store(builder.ptrtoint(args[2], WORD), builder.gep(args[0], [args[1]]))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.intp, value), codegen
+
+
+@kernel
+def work(slot):
+    """What a worker does until it is told to stop."""
+    p = pool()
+    scratch = pointer_to(get(p, ARENAS + slot), p)
+    idle = 0
+    while atomic_get(p, STOP) == 0:
+        number = take(p)
+        if number >= 0:
+            call(get(p, TASK), pointer_to(get(p, JOB), p), number, scratch)
+            atomic_add(p, DONE, 1)
+            idle = 0
+        elif idle < SPINS:
+            pause()
+            idle += 1
+        else:
+            atomic_add(p, SLEEPERS, 1)
+            ticket = atomic_get(p, TICKET)  # a job may have come before the line above
+            if ticket & 0xFFFF >= (ticket >> 16) & 0xFFFF and atomic_get(p, STOP) == 0:
+                sleep(p)
+            idle = 0
+
+
+# The workers' life, in Python
+
+_workers: list[threading.Thread] = []
+_arenas = None
+
+
+def count():
+    """Threads that a parallel call may use, the caller included."""
+    return len(_workers) + 1
+
+
+def start(threads):
+    """Give the pool threads - 1 workers; the caller of a kernel is the other thread."""
+    global _arenas
+    stop()
+    workers = min(threads - 1, MOST_WORKERS)
+    if workers <= 0:
+        return
+    _arenas = np.empty((workers, ARENA_BYTES), np.uint8)
+    _pool[TICKET] = _pool[DONE] = _pool[BUSY] = _pool[SLEEPERS] = _pool[STOP] = 0
+    if HAS_SEMAPHORE:
+        _semaphore("sem_init", 0, 0)
+    for slot in range(workers):
+        _pool[ARENAS + slot] = _arenas[slot].ctypes.data
+        name = f"fastbp-{slot + 1}"
+        _workers.append(threading.Thread(target=work, args=(slot,), name=name, daemon=True))
+        _workers[slot].start()
+    _pool[WORKERS] = workers
+
+
+def stop():
+    """End all workers; kernels then run on the calling thread alone."""
+    _pool[WORKERS] = 0
+    while _pool[BUSY]:  # a job of another Python thread
+        time.sleep(1e-4)
+    _pool[STOP] = 1
+    if HAS_SEMAPHORE:
+        for _ in _workers:
+            _semaphore("sem_post")
+    for worker in _workers:
+        worker.join()
+    _workers.clear()
+
+
+def _semaphore(name, *args):
+    import ctypes
+
+    address = ctypes.c_void_p(_pool.ctypes.data + 8 * SEMAPHORE)
+    getattr(ctypes.CDLL(None), name)(address, *args)
+
+
+def _forget_workers():
+    """In the child of a fork there are no workers, and none of its jobs is running."""
+    _workers.clear()
+    _pool[WORKERS] = _pool[BUSY] = 0
+
+
+atexit.register(stop)  # before the compiled code that they run is unloaded
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_workers)
