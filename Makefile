@@ -39,6 +39,7 @@ wheel-check: $(READY)  ## build wheel and sdist, install each, use them
 	@.ci/run package
 
 setup: $(READY)  ## only create .venv, as the tests need it
+	@:
 
 clean:  ## remove .venv and all that was built or cached
 	rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .pytest_cache .ruff_cache

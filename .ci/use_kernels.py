@@ -3,7 +3,7 @@
 usage: python - FOLDER < .ci/use_kernels.py
 
 FOLDER is where fastbp.kernels is expected. Python reads the script from stdin so that sys.path
-starts with the current folder, as it does in an interactive session.
+starts with the current folder, as it does at the prompt.
 """
 
 import sys
@@ -22,7 +22,7 @@ if found != expected:
 
 rng = np.random.default_rng(0)
 x, w, b = (rng.standard_normal(shape, dtype=np.float32) for shape in [(5, 7), (7, 3), (3,)])
-y = fastbp.functional.dense_forward(x, w, b, "tanh")
+y, _ = fastbp.functional.dense_forward(x, w, b, "tanh")
 np.testing.assert_allclose(y, np.tanh(x @ w + b), rtol=1e-5, atol=1e-6)
 
 # Inside of the repository the metadata may be those of the checkout, which do list these folders.
