@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from . import losses, regularization, training
+from . import losses, regularization, storage, training
 from .backends import kernels_for
 from .checks import Array, as_input, check_finite, check_number
 from .layers import Buffers, Dense, Dropout, Layer
 from .losses import Loss
 from .optimizers import Optimizer
 from .regularization import Clip
-from .storage import save
 
 PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
 
@@ -385,7 +384,10 @@ class Sequential:
             raise ValueError("loss: expected a name before the first fit, got None")
         return self.loss
 
-    save = save
+    save = storage.save
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return storage.reduce(self)
 
 
 def _check_chain(layers: tuple[Any, ...]) -> tuple[np.dtype[Any], int, int]:

@@ -12,8 +12,8 @@ _buffers = threading.local()
 
 def scratch(size: int, dtype: np.dtype[Any]) -> Array:
     """At least `size` elements that stay valid until this thread's next call."""
-    buffer = getattr(_buffers, dtype.name, None)
+    buffer = getattr(_buffers, dtype.char, None)
     if buffer is None or buffer.size < size:
         buffer = np.empty(size, dtype)
-        setattr(_buffers, dtype.name, buffer)
+        setattr(_buffers, dtype.char, buffer)
     return buffer

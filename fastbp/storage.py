@@ -10,7 +10,7 @@ import numpy as np
 
 from . import losses
 from .backends import BACKENDS
-from .checks import check_choice
+from .checks import Array, check_choice
 from .layers import Dense, Dropout
 
 if TYPE_CHECKING:
@@ -49,14 +49,7 @@ def save(net: "Sequential", path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix != ".npz":
         target = target.with_name(target.name + ".npz")
-    loss = net.loss and {"name": net.loss.name, "parameters": net.loss.parameters}
-    header = {
-        "format": FORMAT,
-        "dtype": str(net.dtype),
-        "loss": loss,
-        "layers": [{"kind": layer.kind, **layer.config()} for layer in net.layers],
-        "sha256": hashlib.sha256(net.parameters.tobytes()).hexdigest(),
-    }
+    header = _header(net)
     partial = target.with_name(target.name + f".{os.getpid()}.tmp")
     try:
         with open(partial, "wb") as file:
@@ -65,6 +58,30 @@ def save(net: "Sequential", path: str | os.PathLike[str]) -> Path:
     finally:
         partial.unlink(missing_ok=True)
     return target
+
+
+def _header(net: "Sequential") -> dict[str, Any]:
+    """All that makes the network besides its parameters."""
+    return {
+        "format": FORMAT,
+        "dtype": str(net.dtype),
+        "loss": net.loss and {"name": net.loss.name, "parameters": net.loss.parameters},
+        "layers": [{"kind": layer.kind, **layer.config()} for layer in net.layers],
+        "sha256": hashlib.sha256(net.parameters.tobytes()).hexdigest(),
+    }
+
+
+def reduce(net: "Sequential") -> tuple[Any, ...]:
+    """What pickle and copy.deepcopy make a copy of a network from, its history left out."""
+    return _revive, (_header(net), net.device, net.parameters.copy(), net.gradients.copy())
+
+
+def _revive(
+    header: dict[str, Any], device: str, parameters: Array, gradients: Array
+) -> "Sequential":
+    net = _build(header, device)
+    net.parameters[...], net.gradients[...] = parameters, gradients
+    return net
 
 
 def load(path: str | os.PathLike[str], device: str = "cpu") -> "Sequential":
@@ -122,8 +139,9 @@ def _build(header: dict[str, Any], device: str) -> "Sequential":
     from .network import Sequential
 
     layers: list[Any] = []
-    for config in header["layers"]:
-        kind = config.pop("kind")
+    for entry in header["layers"]:
+        kind = entry["kind"]
+        config = {name: value for name, value in entry.items() if name != "kind"}
         if kind == Dense.kind:
             layers.append(Dense(**config, init="zeros", dtype=header["dtype"]))
         elif kind == Dropout.kind:

@@ -134,8 +134,9 @@ def fit(
     TypeError, ValueError
         For wrong arguments, and for NaN or infinity in the data, named with their first row.
     DivergenceError
-        When the loss becomes NaN or infinite. The network then has the parameters of the last
-        finished epoch with a finite loss, and `net.history` the epochs until there.
+        When the loss becomes NaN or infinite. The network and the optimizer are then as they were
+        at the beginning of the last epoch that began with a finite loss; `net.history` has all
+        finished epochs.
 
     Examples
     --------
@@ -167,33 +168,25 @@ def fit(
     batch = _check_data(net, x, t, loss, sample_weight, l2)
     validation = None if validation_data is None else _check_pair(net, validation_data, loss)
 
+    run = _Run(net, batch, batch_size, rng, optimizer, clip, l2)
     history = net.history = History()
     net.loss = batch[0]
-    best, stall = np.inf, 0
-    good = net.parameters.copy()
     with _progress_bar(epochs) if progress else nullcontext(_no_progress) as report:
         try:
             for _ in range(epochs):
                 start = time.perf_counter()
-                value = _epoch(net, batch, batch_size, rng, optimizer, clip, l2)
-                if not np.isfinite(net.parameters).all():
-                    raise DivergenceError(too_large("a parameter is NaN or infinite"))
+                value = run.epoch()
                 scores = net.evaluate_checked(*validation) if validation else {}
                 history.loss.append(value)
                 history.seconds.append(time.perf_counter() - start)
                 for name, score in scores.items():
                     history.validation.setdefault(name, []).append(score)
                 report(history)
-                np.copyto(good, net.parameters)
-
-                watched = scores.get("loss", value)
-                improved = watched < (best - STALL * abs(best) if best < np.inf else best)
-                best, stall = (watched, 0) if improved else (best, stall + 1)
                 # Every callback is called, whatever the others answer.
                 answers = [callback(net, history) for callback in callbacks]
                 if value <= target:
                     history.stopped = "target_loss"
-                elif patience is not None and stall >= patience:
+                elif patience is not None and _stall(history) >= patience:
                     history.stopped = "patience"
                 elif any(answer is True or answer is np.True_ for answer in answers):
                     history.stopped = "callback"
@@ -203,12 +196,68 @@ def fit(
             history.stopped = "interrupted"
         except DivergenceError as fault:
             history.stopped = "diverged"
-            np.copyto(net.parameters, good)
+            run.restore()
             raise DivergenceError(
-                f"training diverged in epoch {history.epochs + 1}: {fault}. The network has the "
-                f"parameters it had after epoch {history.epochs}"
+                f"training diverged in epoch {history.epochs + 1}: {fault}. The network and the "
+                f"optimizer are as they were after epoch {run.good_epoch}"
             ) from None
     return history
+
+
+@dataclass
+class _Run:
+    """What stays the same over the epochs of a fit, and the last state that was good."""
+
+    net: "Sequential"
+    batch: tuple[Loss, str, Array, Array, Array]
+    batch_size: int
+    rng: np.random.Generator | None
+    optimizer: Optimizer
+    clip: Clip | None
+    l2: float
+    finished: int = 0  # epochs
+    good_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        self.good = self._state()
+
+    def epoch(self) -> float:
+        """One pass over the data; the mean loss, weighted as the rows are."""
+        loss, kernel, x, t, sample_weight = self.batch
+        begun, total, mass = self._state(), 0.0, 0.0
+        for rows in batches(len(x), self.batch_size, self.rng):
+            s = sample_weight[rows] if sample_weight.size else sample_weight
+            weight = float(s.sum(dtype=np.float64)) if s.size else float(len(x[rows]))
+            if weight == 0:  # all rows of this batch weigh nothing
+                continue
+            value, _ = self.net.step_gradients(
+                loss, kernel, x[rows], t[rows], s, l2=self.l2, need_dx=False
+            )
+            if mass == 0:  # a finite loss: what this epoch began with is good
+                self.good, self.good_epoch = begun, self.finished
+            self.net.apply_gradients(self.optimizer, self.clip)
+            total, mass = total + weight * value, mass + weight
+        if not np.isfinite(self.net.parameters).all():
+            raise DivergenceError(too_large("a parameter is NaN or infinite"))
+        self.finished += 1
+        return total / mass if mass else 0.0
+
+    def restore(self) -> None:
+        """Put the network and the optimiser back to the last good state."""
+        self.net.parameters[...], self.optimizer.step, self.optimizer.state = self.good
+
+    def _state(self) -> tuple[Array, int, dict[str, Array]]:
+        slots = {slot: array.copy() for slot, array in self.optimizer.state.items()}
+        return self.net.parameters.copy(), self.optimizer.step, slots
+
+
+def _stall(history: History) -> int:
+    """Epochs in a row until now that have not lowered the best loss by a share of STALL."""
+    best, stall = np.inf, 0
+    for loss in history.validation.get("loss", history.loss):
+        improved = loss < (best - STALL * abs(best) if best < np.inf else best)
+        best, stall = (loss, 0) if improved else (best, stall + 1)
+    return stall
 
 
 def _check_data(
@@ -250,29 +299,6 @@ def _check_callbacks(callbacks: object) -> list[Callback]:
             "pass [function]"
         )
     return list(callbacks)  # an iterator would be used up in the first epoch
-
-
-def _epoch(
-    net: "Sequential",
-    batch: tuple[Loss, str, Array, Array, Array],
-    batch_size: int,
-    rng: np.random.Generator | None,
-    optimizer: Optimizer,
-    clip: Clip | None,
-    l2: float,
-) -> float:
-    """One pass over the data; the mean loss, weighted as the rows are."""
-    loss, kernel, x, t, sample_weight = batch
-    total, mass = 0.0, 0.0
-    for rows in batches(len(x), batch_size, rng):
-        s = sample_weight[rows] if sample_weight.size else sample_weight
-        weight = float(s.sum(dtype=np.float64)) if s.size else float(len(x[rows]))
-        if weight == 0:  # all rows of this batch weigh nothing
-            continue
-        value, _ = net.step_gradients(loss, kernel, x[rows], t[rows], s, l2=l2, need_dx=False)
-        net.apply_gradients(optimizer, clip)
-        total, mass = total + weight * value, mass + weight
-    return total / mass if mass else 0.0
 
 
 def _no_progress(history: History) -> None:

@@ -479,8 +479,8 @@ def test_train_step_refuses_the_optimizer_of_another_network():
 @pytest.mark.parametrize(
     ("clip", "error", "text"),
     [
-        (0, ValueError, "max_norm: expected a finite number > 0, got 0"),
-        ("1", TypeError, "max_norm: expected a number, got str"),
+        (0, ValueError, "clip: expected a finite number > 0, got 0"),
+        ("1", TypeError, "clip: expected a number, got str"),
     ],
 )
 def test_train_step_refuses_a_clip(clip, error, text):

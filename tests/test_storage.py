@@ -1,8 +1,10 @@
 """Saved networks: what comes back, what survives a failure, and files that are no network."""
 
+import copy
 import io
 import json
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -358,3 +360,25 @@ def test_a_header_that_makes_no_network(tmp_path, changes, reason):
     rewrite(path, **changes)
     with pytest.raises(ValueError, match=damaged(path, reason)):
         fastbp.load(path)
+
+
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_copies_are_networks_of_their_own(copier):
+    net = fastbp.Sequential(
+        fastbp.Dense(3, 4, activation="tanh", rng=0),
+        fastbp.Dropout(0.5, rng=1),
+        fastbp.Dense(4, 2, rng=2),
+    )
+    rng = np.random.default_rng(0)
+    x, t = rng.standard_normal((9, 3)).astype(np.float32), np.arange(9) % 2
+    net.fit(x, t, loss="softmax_cross_entropy", epochs=1, seed=0)
+    twin = copier(net)
+    np.testing.assert_array_equal(twin.parameters, net.parameters)
+    np.testing.assert_array_equal(twin.gradients, net.gradients)
+    twin.parameters[:] = 0
+    assert not twin.layers[0].w.any()
+    assert net.layers[0].w.any()
+    twin = copier(net)
+    for each in (net, twin):  # the masks go on alike
+        each.fit(x, t, loss="softmax_cross_entropy", epochs=2, seed=1)
+    np.testing.assert_array_equal(twin.parameters, net.parameters)

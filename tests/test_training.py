@@ -502,7 +502,7 @@ def test_divergence_keeps_the_last_good_epoch(device, dtype):
     text = "training diverged in epoch 4: .* on finite data: the parameters grew too large; lower"
     with pytest.raises(fastbp.DivergenceError, match=text) as caught:
         fit(net, x, t, epochs=9, batch_size=4, optimizer=optimizer, callbacks=[keep])
-    assert str(caught.value).endswith("The network has the parameters it had after epoch 3")
+    assert str(caught.value).endswith("optimizer are as they were after epoch 3")
     assert len(good) == 3
     np.testing.assert_array_equal(net.parameters, good[-1])
     assert net.history.stopped == "diverged"
@@ -514,10 +514,31 @@ def test_divergence_keeps_the_last_good_epoch(device, dtype):
 def test_divergence_in_the_first_epoch_keeps_the_start():
     net = make()
     start = net.parameters.copy()
-    with pytest.raises(fastbp.DivergenceError, match=r"in epoch 1: .* it had after epoch 0"):
+    with pytest.raises(fastbp.DivergenceError, match=r"in epoch 1: .* were after epoch 0"):
         fit(net, batch_size=4, optimizer=fastbp.SGD(1e300))
     np.testing.assert_array_equal(net.parameters, start)
     assert net.history.loss == []
+
+
+@pytest.mark.parametrize("make_optimizer", [fastbp.SGD, fastbp.Adam])
+def test_divergence_does_not_keep_what_the_last_step_of_an_epoch_spoiled(make_optimizer):
+    # One step an epoch: the loss of epoch 3 is finite, yet it was measured before the bad step.
+    net, optimizer, states = make(), make_optimizer(learning_rate=0.01), []
+
+    def keep(net, history):
+        copies = {slot: array.copy() for slot, array in optimizer.state.items()}
+        states.append((net.parameters.copy(), optimizer.step, copies))
+        if history.epochs == 2:
+            optimizer.learning_rate = 1e200
+
+    with pytest.raises(fastbp.DivergenceError, match=r"in epoch 4: .* were after epoch 2"):
+        fit(net, epochs=9, batch_size=11, optimizer=optimizer, callbacks=[keep])
+    parameters, step, state = states[1]
+    np.testing.assert_array_equal(net.parameters, parameters)
+    assert optimizer.step == step == 2
+    assert optimizer.state.keys() == state.keys()
+    for slot, array in state.items():
+        np.testing.assert_array_equal(optimizer.state[slot], array)
 
 
 def test_parameters_that_overflow_in_the_last_step_of_an_epoch():
@@ -589,7 +610,7 @@ REFUSED = {
         "target_loss: expected a finite number, got nan",
     ),
     "l2": ({"l2": -1.0}, ValueError, "l2: expected a finite number >= 0, got -1"),
-    "clip": ({"clip": -1.0}, ValueError, "max_norm: expected a finite number > 0, got -1"),
+    "clip": ({"clip": -1.0}, ValueError, "clip: expected a finite number > 0, got -1"),
     "optimizer": (
         {"optimizer": "Adam"},
         ValueError,

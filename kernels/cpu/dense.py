@@ -102,7 +102,7 @@ def dense_forward(x, w, b, activation, work, z, y):
     put(job, COLUMN_PARTS, column_parts)
     scratch = address(work, 0)
     if n > 0 and m > 0:
-        run(forward_block(scratch), job, row_parts * column_parts, scratch)
+        run(forward_block(scratch), job, row_parts * column_parts, scratch, wanted > 1)
 
 
 @task
@@ -210,8 +210,8 @@ def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
         put(job, CHUNKS, chunks)
         put(job, DW_PARTS, dw_parts)
         put(job, DX_PARTS, dx_parts)
-        run(pack_gradient(scratch), job, chunks, scratch)
-        run(multiply_gradient(scratch), job, dw_parts + dx_parts, scratch)
+        run(pack_gradient(scratch), job, chunks, scratch, wanted > 1)
+        run(multiply_gradient(scratch), job, dw_parts + dx_parts, scratch, wanted > 1)
 
 
 @task

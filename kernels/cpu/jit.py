@@ -1,8 +1,8 @@
 """How every CPU kernel is compiled and cached: the one place for Numba's options.
 
-`kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `sum_kernel` is the
-same for long sums. `inline` makes a small function that only kernels call; it is compiled into them
-and needs no cache of its own.
+`kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `sum_kernel` is
+the same for long sums. `inline` makes a small function that only kernels call; it is compiled into
+them and needs no cache of its own.
 """
 
 import hashlib

@@ -483,3 +483,40 @@ def add_column_sums(typingctx, sums, panel, turns, columns):
         return context.get_dummy_value()
 
     return types.void(sums, sums, size, size), codegen
+
+
+# The limit
+
+BURNT = 24  # independent sums: enough to hide the latency of a multiply-add
+
+
+@intrinsic
+def burn_registers(typingctx, target, turns, seed):
+    """BURNT multiply-adds of whole vectors, `turns` times; target[0] = something of them."""
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        target, turns, seed = args
+        factor = v.splat(seed)
+        before, loop = builder.block, builder.append_basic_block("burn")
+        done = builder.append_basic_block("burnt")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        turn = builder.phi(INT)
+        sums = [builder.phi(v.type) for _ in range(BURNT)]
+        next_turn = builder.add(turn, constant(1))
+        results = [v.multiply_add(x, factor, factor) for x in sums]
+        turn.add_incoming(constant(0), before)
+        turn.add_incoming(next_turn, loop)
+        for i, (x, result) in enumerate(zip(sums, results)):
+            x.add_incoming(ir.Constant(v.type, [0.1 * i] * v.lanes), before)
+            x.add_incoming(result, loop)
+        builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, done)
+        builder.position_at_end(done)
+        total = results[0]
+        for result in results[1:]:
+            total = builder.fadd(total, result)
+        builder.store(builder.extract_element(total, ir.Constant(LANE, 0)), target)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, target.dtype), codegen

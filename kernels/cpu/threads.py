@@ -171,10 +171,11 @@ def useful_tasks(work, grain):
 
 
 @inline
-def run(address, job, count, scratch):
-    """Run the tasks 0..count-1 of a job, on several threads where the pool is free."""
+def run(address, job, count, scratch, worth):
+    """Run the tasks 0..count-1 of a job, on several threads if `worth` it and the pool is free."""
     p = pool()
-    if count < 2 or count > 0xFFFF or get(p, WORKERS) == 0 or not atomic_replace(p, BUSY, 0, 1):
+    alone = count < 2 or count > 0xFFFF or not worth or get(p, WORKERS) == 0
+    if alone or not atomic_replace(p, BUSY, 0, 1):
         for number in range(count):
             call(address, job, number, scratch)
         return

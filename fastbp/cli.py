@@ -1,0 +1,136 @@
+"""The command `fastbp`: arguments, messages and exit codes. What a subcommand does lives elsewhere.
+
+Exit codes: 0 done, 1 it could not be done or a check failed, 2 wrong arguments, 130 Ctrl-C.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from . import __version__, demo
+from .training import DivergenceError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its line of help, its arguments, and the function that does the work."""
+
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    tasks = "; ".join(f"{name}: {task.help}" for name, task in demo.TASKS.items())
+    parser.add_argument("--task", choices=demo.TASKS, default="digits", help=tasks)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fastbp-demo"),
+        metavar="DIR",
+        help="folder for the pictures and the network (default: %(default)s)",
+    )
+    epochs = ", ".join(f"{task.epochs} for {name}" for name, task in demo.TASKS.items())
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help=f"passes over the data (default: {epochs})"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="start values and order of the batches (default: %(default)s)",
+    )
+
+
+def _demo(arguments: argparse.Namespace) -> None:
+    demo.run(arguments.task, arguments.output, arguments.epochs, arguments.seed)
+
+
+def _bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("dense",), help="dense: one layer, forward and backward")
+    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fastbp-bench"),
+        metavar="DIR",
+        help="folder for the JSON file and the pictures (default: %(default)s)",
+    )
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    from .benchmarks import dense, report  # they import what only a benchmark needs
+
+    console = Console()
+    with console.status("") as status:
+        results = dense.run(dense.SHAPES, arguments.dtype, status.update)
+    console.print(report.table(results))
+    console.print(
+        "best other: the fastest of the other contenders; times faster: its time over ours. bare "
+        "products: time of the best BLAS for the matrix products alone, over ours for all of it.",
+        style="dim",
+    )
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / f"dense-{arguments.dtype}.json"
+    report.write_json(results, path)
+    for written in (path, *report.plot(results, arguments.output)):
+        console.print(f"written {written.resolve()}", soft_wrap=True)
+
+
+COMMANDS = {
+    "demo": Command("train a network and show what it learnt", _demo_arguments, _demo),
+    "bench": Command("measure this machine beside its peers", _bench_arguments, _bench),
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastbp", description="Dense neural networks as fused Numba kernels."
+    )
+    parser.add_argument("--version", action="version", version=f"fastbp {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        one = commands.add_parser(name, help=command.help, description=f"{command.help}.")
+        command.add_arguments(one)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; errors of users end without a traceback.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments after the command's name; default: those of this process.
+
+    Examples
+    --------
+    >>> from fastbp.cli import main
+    >>> main(["demo", "--epochs", "0"])  # the sentence that says why goes to standard error
+    2
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    try:
+        COMMANDS[arguments.command].run(arguments)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except ValueError as fault:
+        return _fail(fault, 2)
+    except (demo.DemoError, DivergenceError, OSError) as fault:
+        return _fail(fault, 1)
+    return 0
+
+
+def _fail(what: object, code: int) -> int:
+    sentence = Text(f"fastbp: {what}", style="red")
+    Console(stderr=True).print(sentence, soft_wrap=True)
+    return code
