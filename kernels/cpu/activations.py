@@ -5,7 +5,7 @@ over a stretch of memory. They choose the formula outside of the loop: a choice 
 LLVM from vectorising (6 times slower, measured), and a table of functions is not cached on disk.
 """
 
-from math import cos, erf, exp, expm1, log1p, sin, tanh
+import math
 
 from ..codes import (
     ELU,
@@ -25,8 +25,11 @@ from ..codes import (
     SQRT_HALF,
     TANH,
 )
+from .elementary import SIN_MAX, cos, erf, exp, expm1, sigmoid, sin, softplus, tanh
 from .jit import inline, kernel
 from .scalar import like
+
+SIN_LIMIT = min(SIN_MAX.values())  # beyond, the vector sine gives up and libm's takes over
 
 
 @inline
@@ -60,11 +63,6 @@ def elu_slope(y):
 
 
 @inline
-def sigmoid(z):
-    return like(z, 1) / (like(z, 1) + exp(-z))
-
-
-@inline
 def sigmoid_slope(y):
     return y * (like(y, 1) - y)
 
@@ -72,11 +70,6 @@ def sigmoid_slope(y):
 @inline
 def tanh_slope(y):
     return like(y, 1) - y * y
-
-
-@inline
-def softplus(z):
-    return max(z, like(z, 0)) + log1p(exp(-abs(z)))
 
 
 @inline
@@ -127,6 +120,15 @@ def gelu_tanh_slope(z):
     return like(z, 0.5) * (like(z, 1) + t + z * (like(z, 1) - t * t) * inner)
 
 
+@inline
+def within(z, limit):
+    """Whether all |z| are at most `limit`; a NaN is not."""
+    outside = 0
+    for i in range(z.size):
+        outside += not abs(z[i]) <= limit
+    return outside == 0
+
+
 @kernel
 def activate(activation, y):
     """y = f(y) in place. y: (size,)."""
@@ -157,9 +159,12 @@ def activate(activation, y):
     elif activation == GELU_TANH:
         for i in range(y.size):
             y[i] = gelu_tanh(y[i])
-    elif activation == SIN:
+    elif activation == SIN and within(y, SIN_LIMIT):
         for i in range(y.size):
             y[i] = sin(y[i])
+    elif activation == SIN:
+        for i in range(y.size):
+            y[i] = math.sin(y[i])
 
 
 @kernel
@@ -192,8 +197,11 @@ def activation_gradient(activation, saved, dy, dz):
     elif activation == GELU_TANH:
         for i in range(dz.size):
             dz[i] = dy[i] * gelu_tanh_slope(saved[i])
-    elif activation == SIN:
+    elif activation == SIN and within(saved, SIN_LIMIT):
         for i in range(dz.size):
             dz[i] = dy[i] * cos(saved[i])
+    elif activation == SIN:
+        for i in range(dz.size):
+            dz[i] = dy[i] * math.cos(saved[i])
     else:
         dz[:] = dy

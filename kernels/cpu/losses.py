@@ -5,9 +5,10 @@ loss = sum(sample_weight * row_loss) / sum(sample_weight), and zero for a batch 
 The loss is summed in float64.
 """
 
-from math import exp, log, log1p, nan
+from math import log, nan
 
-from .activations import sigmoid as logistic
+from .elementary import exp, softplus
+from .elementary import sigmoid as logistic
 from .jit import inline, kernel
 
 
@@ -86,7 +87,7 @@ def binary_cross_entropy(z, t, sample_weight, dz):
         row = zero
         for j in range(m):
             target = t[i, j] if zero <= t[i, j] <= one else bad
-            row += max(z[i, j], zero) - z[i, j] * target + log1p(exp(-abs(z[i, j])))
+            row += softplus(z[i, j]) - z[i, j] * target
             dz[i, j] = scale * (logistic(z[i, j]) - t[i, j])
         loss += scale * row
     return loss
