@@ -28,9 +28,12 @@ types: $(READY)  ## mypy over fastbp and fastbp.kernels
 	@cd build/types/fastbp && ln -s ../../../fastbp/* ../../../kernels .
 	cd build/types && $(CURDIR)/$(PY) -m mypy --config-file ../../pyproject.toml --cache-dir ../mypy -p fastbp
 
-bench: $(READY)  ## time bench/bench_*.py and print the table
+bench: $(READY)  ## time bench/bench_*.py, print the table and write README.md's
+	@mkdir -p bench/results
 	$(PY) -m pytest bench -o addopts= -o python_files='bench_*.py' -o python_functions='bench_*' \
-	    --benchmark-only --benchmark-sort=name --benchmark-columns=min,median,iqr,rounds $(ARGS)
+	    --benchmark-only --benchmark-sort=name --benchmark-columns=min,median,iqr,rounds \
+	    --benchmark-json=bench/results/step.json $(ARGS)
+	$(PY) bench/table.py bench/results/step.json
 
 fuzz: $(READY)  ## the property tests with many more examples
 	$(PY) -m pytest tests -m hypothesis --hypothesis-profile=fuzz $(ARGS)

@@ -1,4 +1,4 @@
-"""The parts of the demonstrations at small scale: that they train, compare, draw, save and refuse."""
+"""The demonstrations at small scale: that they train, compare, draw, save and refuse."""
 
 import re
 
@@ -158,7 +158,7 @@ def test_the_demonstration_of_digits_ends_well(tmp_path, capsys, monkeypatch):
 
 def test_too_little_training_is_said(tmp_path):
     with pytest.raises(demo.DemoError, match="test accuracy"):
-        demo.run("digits", tmp_path, epochs=1)
+        demo.run("digits", tmp_path, epochs=12)
 
 
 def photograph():

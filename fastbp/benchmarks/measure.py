@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..kernels.cpu import simd
-from ..kernels.cpu.peak import burn
+from ..kernels.cpu.peak import BURNT, burn
 from ..parallel import get_num_threads
 
 Contenders = dict[str, Callable[[], object]]
@@ -55,7 +55,7 @@ def fma_peak(dtype: np.dtype[Any]) -> tuple[Callable[[], object], float]:
     lanes = simd.VECTOR_BYTES // dtype.itemsize
     turns, threads = 20_000, get_num_threads()
     out = np.zeros(threads, dtype)
-    return lambda: burn(turns, out), 2.0 * lanes * simd.BURNT * turns * threads
+    return lambda: burn(turns, out), 2.0 * lanes * BURNT * turns * threads
 
 
 def copy_rate(dtype: np.dtype[Any], megabytes: int = 256) -> tuple[Callable[[], object], float]:

@@ -1,11 +1,48 @@
 """The machine's own limit: multiplications and additions that touch nothing but registers."""
 
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
 from .jit import inline, kernel
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
-from .simd import burn_registers
+from .simd import INT, LANE, constant, vectors_of
 from .threads import run, task
 
 TURNS, OUT = 0, 1
+BURNT = 24  # independent sums: enough to hide the latency of a multiply-add
+
+
+@intrinsic
+def burn_registers(typingctx, target, turns, seed):
+    """BURNT multiply-adds of whole vectors, `turns` times; target[0] = something of them."""
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        target, turns, seed = args
+        factor = v.splat(seed)
+        before, loop = builder.block, builder.append_basic_block("burn")
+        done = builder.append_basic_block("burnt")
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        turn = builder.phi(INT)
+        sums = [builder.phi(v.type) for _ in range(BURNT)]
+        next_turn = builder.add(turn, constant(1))
+        results = [v.multiply_add(x, factor, factor) for x in sums]
+        turn.add_incoming(constant(0), before)
+        turn.add_incoming(next_turn, loop)
+        for i, (x, result) in enumerate(zip(sums, results)):
+            x.add_incoming(ir.Constant(v.type, [0.1 * i] * v.lanes), before)
+            x.add_incoming(result, loop)
+        builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, done)
+        builder.position_at_end(done)
+        total = results[0]
+        for result in results[1:]:
+            total = builder.fadd(total, result)
+        builder.store(builder.extract_element(total, ir.Constant(LANE, 0)), target)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, target.dtype), codegen
 
 
 @kernel

@@ -6,18 +6,8 @@ packed is small enough for the L1 or L2 cache and is used many times from there.
 
 from .jit import inline
 from .pointers import at
-from .simd import (
-    BLOCK,
-    STEPS,
-    TALLEST,
-    copy_part,
-    copy_row,
-    few_columns,
-    tile_columns,
-    tile_in_place,
-    tile_rows,
-    transpose_square,
-)
+from .simd import BLOCK, STEPS, TALLEST, copy_part, copy_row, transpose_square
+from .tiles import few_columns, tile_columns, tile_in_place, tile_rows
 
 
 @inline

@@ -1,0 +1,67 @@
+"""Write the table of training steps into README.md, from the results of `make bench`.
+
+usage: python bench/table.py [bench/results/step.json]
+"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results" / "step.json"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
+
+def number(microseconds):
+    return f"{microseconds:,.0f}" if microseconds >= 100 else f"{microseconds:.1f}"
+
+
+def table(results):
+    """The lines between the markers; every case that was measured has a row."""
+    rows, threads = {}, {}
+    for benchmark in results["benchmarks"]:
+        info = benchmark["extra_info"]
+        if "in_turn" in info:
+            rows[info["net"], info["batch"]] = info["in_turn"]
+            threads[info["contender"]] = info["threads"]
+    if not rows:
+        raise SystemExit("no training step among the results: run make bench without -k")
+    lines = [
+        "| net | batch | NumPy, us | fastbp, us | ratio |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for (net, batch), times in rows.items():
+        ours, theirs = number(times["fastbp"]), number(times["NumPy"])
+        lines.append(f"| {net} | {batch} | {theirs} | {ours} | {times['ratio']:.2f} |")
+    return [*lines, "", *footnote(results["machine_info"], threads)]
+
+
+def footnote(machine, threads):
+    """Where the numbers come from."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    processor = machine["cpu"]["brand_raw"] or machine["cpu"]["arch"]
+    each = ", ".join(f"{name} {count}" for name, count in sorted(threads.items()))
+    return [
+        "One training step (forward, loss, backward, gradient descent) in float32: medians of blocks",
+        'of steps in turn. NumPy is `device="reference"`, the plain twin under the same API; ratio:',
+        "how many times faster fastbp is, so below 1 it is slower.",
+        f"{processor}; threads: {each}; {versions}; `make bench`.",
+    ]
+
+
+def main(path=RESULTS):
+    """Replace what stands between the markers of README.md."""
+    results = json.loads(Path(path).read_text(encoding="utf-8"))
+    text = README.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise SystemExit(f"README.md: expected one {BEGIN} and one {END}")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    lines = "\n".join(table(results))
+    README.write_text(f"{before}{BEGIN}\n{lines}\n{END}{after}", encoding="utf-8")
+    print(f"README.md: the table holds the numbers of {path}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,256 @@
+"""The register tile of a matrix product, c = max(init + a @ b, floor): all sums stay in registers.
+
+A tile is emitted for each height and width of the tables in simd.py, and for each way its operands
+may lie in memory. docs/cpu.md says what was measured.
+"""
+
+from numba import types
+from numba.extending import intrinsic
+
+from .simd import (
+    AHEAD,
+    BLOCK,
+    FEW,
+    HEIGHTS,
+    PANEL,
+    STEPS,
+    VECTOR_BYTES,
+    constant,
+    vectors_of,
+)
+
+
+class Tile:
+    """One size of register tile: emits c = max(init + a @ b, floor) for a piece of c.
+
+    `rows` and `columns` are what is valid of it: a row beyond repeats row 0, a column beyond is
+    neither read nor written. Offsets count elements.
+    """
+
+    def __init__(self, v, height, vectors, steps):
+        self.v, self.builder = v, v.builder
+        self.height, self.vectors, self.steps = height, vectors, steps
+
+    def emit(self, left, right, turns, init, init_row, c, c_row, rows, columns, floor):
+        v = self.v
+        masks = [
+            v.first(self.builder.sub(columns, constant(j * v.lanes))) for j in range(self.vectors)
+        ]
+        from_init, to_c = self._offsets(init_row, rows), self._offsets(c_row, rows)
+        start = [[v.load_part(init, o, mask) for o, mask in zip(row, masks)] for row in from_init]
+        for row in to_c:
+            v.prefetch(c, row[0], write=True)
+        sums = self._loop(left, right, turns, start, masks)
+        low = v.splat(floor)
+        for i in reversed(range(self.height)):  # row 0 last: rows beyond were written to it
+            for x, offset, mask in zip(sums[i], to_c[i], masks):
+                v.store_part(v.larger(low, x), c, offset, mask)
+
+    def _offsets(self, stride, rows):
+        result = []
+        for i in range(self.height):
+            valid = self.builder.icmp_signed("<", constant(i), rows)
+            row = self.builder.select(valid, self.builder.mul(stride, constant(i)), constant(0))
+            lanes = range(0, self.vectors * self.v.lanes, self.v.lanes)
+            result.append([self.builder.add(row, constant(j)) for j in lanes])
+        return result
+
+    def _loop(self, left, right, turns, start, masks):
+        """The inner loop, `steps` of k per turn, all sums in registers."""
+        builder = self.builder
+        before, loop = builder.block, builder.append_basic_block("k")
+        done = builder.append_basic_block("k_done")
+        entering = [constant(0), left.pointer, right.pointer, *(x for row in start for x in row)]
+        builder.cbranch(builder.icmp_signed(">", turns, constant(0)), loop, done)
+        builder.position_at_end(loop)
+        carried = [builder.phi(x.type) for x in entering]
+        turn, a, b, *flat = carried
+        sums = [flat[i : i + self.vectors] for i in range(0, len(flat), self.vectors)]
+        next_turn = builder.add(turn, constant(1))
+        for step in range(self.steps):
+            row = right.row(b, step, masks)
+            for i in range(self.height):
+                scalar = self.v.broadcast(a, left.offset(i))
+                sums[i] = [self.v.multiply_add(scalar, x, s) for x, s in zip(row, sums[i])]
+            a = left.next(a, next_turn, step)
+        leaving = [next_turn, a, right.next(b), *(x for row in sums for x in row)]
+        for phi, x, y in zip(carried, entering, leaving):
+            phi.add_incoming(x, before)
+            phi.add_incoming(y, loop)
+        builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, done)
+        builder.position_at_end(done)
+        results = [builder.phi(x.type) for x in entering[3:]]
+        for phi, x, y in zip(results, entering[3:], leaving[3:]):
+            phi.add_incoming(x, before)
+            phi.add_incoming(y, loop)
+        return [results[i : i + self.vectors] for i in range(0, len(results), self.vectors)]
+
+
+class RowsInPanels:
+    """Left operand: rows in panels; `jump` leads from a row's end in a panel to the next panel."""
+
+    def __init__(self, v, pointer, jump):
+        self.v, self.builder, self.pointer, self.jump = v, v.builder, pointer, jump
+        self.wide = PANEL * v.lanes
+
+    def offset(self, i):
+        return constant(i * self.wide)  # a constant: row strides in registers would spill them
+
+    def next(self, a, next_turn, step):
+        a = self.builder.gep(a, [constant(1)])
+        if step < STEPS - 1:
+            return a
+        within = self.builder.and_(next_turn, constant(self.wide // STEPS - 1))
+        at_end = self.builder.icmp_signed("==", within, constant(0))
+        return self.builder.gep(a, [self.builder.select(at_end, self.jump, constant(0))])
+
+
+class ColumnsInBlock:
+    """Left operand: the transpose of a block whose rows are BLOCK wide."""
+
+    def __init__(self, v, pointer):
+        self.builder, self.pointer = v.builder, pointer
+
+    def offset(self, i):
+        return constant(i)
+
+    def next(self, a, next_turn, step):
+        return self.builder.gep(a, [constant(BLOCK)])
+
+
+class RowsInPlace:
+    """Left operand: rows of a matrix as the user has it, `stride` apart; row 0 for those beyond."""
+
+    def __init__(self, v, pointer, stride, rows):
+        self.builder, self.pointer, self.stride, self.rows = v.builder, pointer, stride, rows
+
+    def offset(self, i):
+        valid = self.builder.icmp_signed("<", constant(i), self.rows)
+        return self.builder.select(valid, self.builder.mul(self.stride, constant(i)), constant(0))
+
+    def next(self, a, next_turn, step):
+        return self.builder.gep(a, [constant(1)])
+
+
+class Panel:
+    """Right operand: a packed panel."""
+
+    def __init__(self, v, pointer, vectors):
+        self.v, self.pointer, self.vectors = v, pointer, vectors
+
+    def row(self, b, step, masks):
+        first = step * PANEL * self.v.lanes
+        return [self.v.load(b, constant(first + j * self.v.lanes)) for j in range(self.vectors)]
+
+    def next(self, b):
+        return self.v.builder.gep(b, [constant(STEPS * PANEL * self.v.lanes)])
+
+
+class InPlace:
+    """Right operand: a matrix as the user has it, rows `stride` apart, fetched AHEAD rows early."""
+
+    def __init__(self, v, pointer, vectors, stride):
+        self.v, self.pointer, self.vectors, self.stride = v, pointer, vectors, stride
+        self.ahead = v.builder.mul(stride, constant(AHEAD))
+
+    def row(self, b, step, masks):
+        v = self.v
+        offsets = [constant(j * v.lanes) for j in range(self.vectors)]
+        for offset in offsets:
+            v.prefetch(b, v.builder.add(self.ahead, offset), write=False)
+        return [v.load_part(b, offset, mask) for offset, mask in zip(offsets, masks)]
+
+    def next(self, b):
+        return self.v.builder.gep(b, [self.stride])
+
+
+def _switch_on_rows(v, heights, rows, emit):
+    """Emit a tile for each height, and a jump to the lowest that holds `rows` rows."""
+    builder = v.builder
+    end = builder.append_basic_block("tile_end")
+    blocks = {height: builder.append_basic_block(f"height_{height}") for height in heights}
+    switch = builder.switch(rows, blocks[heights[-1]])
+    for count in range(1, heights[-1]):
+        switch.add_case(constant(count), blocks[min(h for h in heights if h >= count)])
+    for height, block in blocks.items():
+        builder.position_at_end(block)
+        emit(height)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def _packed_tiles(v, left, b, turns, init, init_row, c, c_row, rows, columns, floor):
+    """Tiles on a packed panel: of each height, one for a vector of columns and one for two."""
+    rest = (turns, init, init_row, c, c_row, rows, columns, floor)
+
+    def emit(height):
+        narrow = v.builder.icmp_signed("<=", columns, constant(v.lanes))
+        with v.builder.if_else(narrow) as branches:
+            for vectors, branch in enumerate(branches, 1):
+                with branch:
+                    Tile(v, height, vectors, STEPS).emit(left, Panel(v, b, vectors), *rest)
+
+    _switch_on_rows(v, HEIGHTS, rows, emit)
+
+
+@intrinsic
+def tile_rows(typingctx, a, a_jump, b, turns, init, init_row, c, c_row, rows, columns, floor):
+    """One tile of c = max(init + a @ b, floor), rows of a in panels."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_jump, b, *rest = args
+        _packed_tiles(v, RowsInPanels(v, a, a_jump), b, *rest)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, a, size, a, size, size, size, a.dtype), codegen
+
+
+@intrinsic
+def tile_columns(typingctx, a, b, turns, init, init_row, c, c_row, rows, columns, floor):
+    """One tile of c = max(init + a.T @ b, floor), a in a block BLOCK wide."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, b, *rest = args
+        _packed_tiles(v, ColumnsInBlock(v, a), b, *rest)
+        return context.get_dummy_value()
+
+    return types.void(a, a, size, a, size, a, size, size, size, a.dtype), codegen
+
+
+@intrinsic
+def tile_in_place(typingctx, a, a_row, b, b_row, k, init, init_row, c, c_row, rows, columns, floor):
+    """One tile of c = max(init + a @ b, floor) for a few rows, nothing packed."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_row, b, b_row, k, *rest = args
+
+        def emit(height):
+            vectors = FEW[height]
+            right = InPlace(v, b, vectors, b_row)
+            Tile(v, height, vectors, 1).emit(RowsInPlace(v, a, a_row, rest[4]), right, k, *rest)
+
+        _switch_on_rows(v, tuple(FEW), rest[4], emit)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, size, a, size, a, size, size, size, a.dtype), codegen
+
+
+@intrinsic
+def few_columns(typingctx, pointer, rows):
+    """Columns of a tile_in_place of `rows` rows."""
+
+    def codegen(context, builder, signature, args):
+        lanes = VECTOR_BYTES // (pointer.dtype.bitwidth // 8)
+        columns = constant(0)
+        for height, vectors in sorted(FEW.items(), reverse=True):
+            fits = builder.icmp_signed("<=", args[1], constant(height))
+            columns = builder.select(fits, constant(vectors * lanes), columns)
+        return columns
+
+    return types.intp(pointer, types.intp), codegen
