@@ -130,5 +130,6 @@ def pytest_benchmark_update_machine_info(config, machine_info):
 def pytest_benchmark_update_json(config, benchmarks, output_json):
     """The statistics without the thousands of single times behind them."""
     output_json.pop("commit_info", None)
+    output_json["cases"] = len(CASES)
     for benchmark in output_json["benchmarks"]:
         benchmark["stats"].pop("data", None)

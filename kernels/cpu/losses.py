@@ -26,13 +26,13 @@ def row_scale(sample_weight, share, i):
     return share * sample_weight[i] if sample_weight.size > 0 else share
 
 
-@kernel
-def squared_error(y, t, sample_weight, dy):
-    """(y - t)**2. y, t, dy: (n, m)."""
+@inline
+def scaled_squares(y, t, factor, sample_weight, dy):
+    """factor * (y - t)**2."""
     n, m = y.shape
     share, loss = row_share(sample_weight, n), 0.0
     for i in range(n):
-        scale = y.dtype.type(row_scale(sample_weight, share, i))
+        scale = y.dtype.type(factor * row_scale(sample_weight, share, i))
         row = y.dtype.type(0)
         for j in range(m):
             d = y[i, j] - t[i, j]
@@ -43,19 +43,15 @@ def squared_error(y, t, sample_weight, dy):
 
 
 @kernel
+def squared_error(y, t, sample_weight, dy):
+    """(y - t)**2. y, t, dy: (n, m)."""
+    return scaled_squares(y, t, 1.0, sample_weight, dy)
+
+
+@kernel
 def half_squared_error(y, t, sample_weight, dy):
     """(y - t)**2 / 2. y, t, dy: (n, m)."""
-    n, m = y.shape
-    share, loss = row_share(sample_weight, n), 0.0
-    for i in range(n):
-        scale = y.dtype.type(row_scale(sample_weight, share, i))
-        row = y.dtype.type(0)
-        for j in range(m):
-            d = y[i, j] - t[i, j]
-            row += d * d
-            dy[i, j] = scale * d
-        loss += 0.5 * scale * row
-    return loss
+    return scaled_squares(y, t, 0.5, sample_weight, dy)
 
 
 @kernel
