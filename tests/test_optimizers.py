@@ -198,8 +198,8 @@ def test_a_number_is_a_global_norm():
         (lambda: fastbp.ClipNorm(True), TypeError, "max_norm: expected a number, got bool"),
         (lambda: fastbp.ClipValue(-1), ValueError, "limit: expected a finite number > 0, got -1"),
         (lambda: fastbp.ClipValue("1"), TypeError, "limit: expected a number, got str"),
-        (lambda: regularization.resolve("1"), TypeError, "max_norm: expected a number, got str"),
-        (lambda: regularization.resolve(-1), ValueError, "max_norm: expected a finite number > 0"),
+        (lambda: regularization.resolve("1"), TypeError, "clip: expected a number, got str"),
+        (lambda: regularization.resolve(-1), ValueError, "clip: expected a finite number > 0"),
     ],
 )
 def test_wrong_clips(make, error, text):
