@@ -9,7 +9,7 @@ import numpy as np
 from ..checks import Array
 from ..functional import absent, activation_code
 from ..kernels import cpu, reference
-from ..parallel import get_num_threads
+from ..parallel import get_num_threads, start_threads
 from .measure import Contenders, copy_rate, fma_peak, provenance, race
 
 # (n, k, m): batch, inputs, outputs
@@ -142,6 +142,7 @@ def run(
     shapes: list[tuple[int, int, int]], dtype: str, report: Callable[[str], None]
 ) -> dict[str, Any]:
     """All rows and the machine's limits, as they are written to JSON."""
+    start_threads()
     real = np.dtype(dtype)
     burn, burnt = fma_peak(real)
     copy, copied = copy_rate(real)

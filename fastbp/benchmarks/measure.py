@@ -16,6 +16,8 @@ from ..kernels.cpu import simd
 from ..kernels.cpu.peak import BURNT, burn
 from ..parallel import get_num_threads
 
+REST = 0.01  # seconds before a turn: idle threads of the contender before spin for a while
+
 Contenders = dict[str, Callable[[], object]]
 
 
@@ -39,6 +41,8 @@ def race(contenders: Contenders, rounds: int = 9, budget: float = 0.02) -> dict[
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, function in contenders.items():
+            time.sleep(REST)
+            function()  # untimed: the one before has the caches
             times[name].append(_seconds(function, calls[name]))
     return {name: float(np.median(seconds)) for name, seconds in times.items()}
 

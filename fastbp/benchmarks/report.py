@@ -28,14 +28,14 @@ def table(results: dict[str, Any]) -> Table:
     1
     """
     columns = Table(title=f"one dense layer, relu, {results['dtype']}")
-    columns.add_column("n x k x m")
+    columns.add_column("n x k x m", no_wrap=True)
     columns.add_column("pass")
     for name in ("GF/s", "% of peak", "best other", "times faster", "bare products"):
         columns.add_column(name, justify="left" if name == "best other" else "right")
     for row in results["rows"]:
         figures = summary(row)
         columns.add_row(
-            " x ".join(map(str, row["shape"])),
+            "x".join(map(str, row["shape"])),
             row["pass"],
             f"{figures['gflops']:.1f}",
             f"{100 * figures['of_peak']:.0f}",

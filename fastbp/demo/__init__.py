@@ -25,7 +25,7 @@ class Task:
 
 TASKS = {
     "digits": Task("recognise handwritten digits, beside plain NumPy", 300),
-    "image": Task("learn the pixels of a photograph", 30),
+    "image": Task("learn the pixels of a photograph", 20),
 }
 
 

@@ -208,7 +208,7 @@ def run(folder: Path, epochs: int, seed: int) -> None:
     count = round((1 - accuracy) * len(data.x_test))
     page.facts(
         {
-            "Loss curves": f"agree: worst relative difference {worst:.1e} (allowed {TOLERANCE:g})",
+            "Loss with L2": f"agree: worst relative difference {worst:.1e}, allowed {TOLERANCE:g}",
             "Speed": f"{numpy_step / step:.2f} times NumPy (one thread each, medians of epochs)",
             "Kernels": ready,
             "Saved": f"{network.name} loaded again predicts the same, bit for bit",

@@ -16,9 +16,9 @@ from ..checks import Array
 from . import DemoError
 from .common import Page, cosine, figure, saved, warm_up, write
 
-WIDTH, HIDDEN = 128, 3  # of the sine layers after the first
-OMEGA = 100.0  # radians per unit of x or y, at most: half of the picture's width is one unit
-BATCH = 1024
+WIDTH, HIDDEN = 256, 3  # of the sine layers after the first
+OMEGA = 250.0  # the picture is 2 units wide and high; half of OMEGA is the highest frequency
+BATCH = 512
 LEARNING_RATE = 3e-3
 LOSS = "squared_error"
 ENOUGH = 18.0  # dB; a network that has learnt nothing but the mean colour reaches 11
@@ -43,12 +43,11 @@ def colour_weights(rng: np.random.Generator, in_features: int, out_features: int
 def build(seed: int, width: int = WIDTH, hidden: int = HIDDEN) -> Sequential:
     """An untrained network from (x, y) to (r, g, b)."""
     rng = np.random.default_rng(seed)
+    first = Dense(2, width, "sin", init=first_weights, rng=rng)
     inner = [Dense(width, width, "sin", init=sine_weights, rng=rng) for _ in range(hidden)]
-    return Sequential(
-        Dense(2, width, "sin", init=first_weights, rng=rng),
-        *inner,
-        Dense(width, 3, init=colour_weights, rng=rng),
-    )
+    net = Sequential(first, *inner, Dense(width, 3, init=colour_weights, rng=rng))
+    first.b[...] = rng.uniform(-np.pi, np.pi, width)  # else all waves would start in the middle
+    return net
 
 
 def pixels(image: Array) -> tuple[Array, Array]:
@@ -104,8 +103,8 @@ def run(folder: Path, epochs: int, seed: int) -> None:
     sizes = "-".join(str(layer.in_features) for layer in net.layers)
     page = Page(
         "A photograph as a network",
-        f"{len(x):,} pixels of china.jpg, {width}x{height}: from (x, y) to (r, g, b); {sizes}-3,\n"
-        f"sin, squared error, Adam, float32, batches of {BATCH}, {epochs} epochs",
+        f"{len(x):,} pixels of china.jpg, {width}x{height}: from (x, y) to (r, g, b), float32;\n"
+        f"{sizes}-3, sin, squared error, Adam, batches of {BATCH}, {epochs} epochs",
     )
     ready = warm_up(lambda: train_rows(build(seed), x, t))
 

@@ -36,7 +36,7 @@ ROWS = 18 * TALLEST  # of x: with DEPTH 512 KB, half of an L2 cache
 COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has run
 BATCH = 256  # rows of the batch whose dz is packed at once
 CHUNK = 4096  # elements of dz that are computed at once, in L1
-GRAIN = 2**18  # multiplications that make a task worth a thread
+GRAIN = 2**17  # multiplications that make a task worth a thread
 
 # Elements of scratch that a task needs: packed rows, a panel, zeros for the widest tile.
 ZEROS = 4 * WIDEST
@@ -86,8 +86,8 @@ def dense_forward(x, w, b, activation, work, z, y):
     n, k = x.shape
     m = w.shape[1]
     wanted = useful_tasks(n * k * m, GRAIN)
-    row_parts = parts(n, ROWS, wanted, 4 * TALLEST)
-    column_parts = parts(m, COLUMNS, wanted // row_parts, 4 * WIDEST)
+    row_parts = parts(n, ROWS, wanted, 2 * TALLEST)
+    column_parts = parts(m, COLUMNS, wanted // row_parts, 2 * WIDEST)
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
@@ -203,8 +203,8 @@ def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
         rows = min(BATCH, n - first)
         wanted = useful_tasks(rows * k * m, GRAIN)
         chunks = parts(m, SCRATCH // 2, useful_tasks(rows * m, CHUNK), 4 * WIDEST)
-        dw_parts = parts(k, max(k, 1), wanted, BLOCK)
-        dx_parts = parts(k, max(k, 1), wanted, 4 * WIDEST) if dx.size > 0 else 0
+        dw_parts = parts(k, max(k, 1), wanted, BLOCK // 2)
+        dx_parts = parts(k, max(k, 1), wanted, 2 * WIDEST) if dx.size > 0 else 0
         put(job, FIRST, first)
         put(job, ROWS_HERE, rows)
         put(job, CHUNKS, chunks)
@@ -253,7 +253,7 @@ def multiply_gradient(job, number, scratch):
     k, m, first, rows = get(job, K), get(job, M), get(job, FIRST), get(job, ROWS_HERE)
     panels = pointer_to(get(job, PANELS), scratch)
     if number < get(job, DW_PARTS):
-        i, end = part(k, get(job, DW_PARTS), number, BLOCK)
+        i, end = part(k, get(job, DW_PARTS), number, BLOCK // 2)
         x = at(pointer_to(get(job, X), scratch), first * k)
         weight_gradient(
             x, panels, first > 0, rows, k, m, scratch, pointer_to(get(job, DW), scratch), i, end
