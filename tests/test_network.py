@@ -8,7 +8,7 @@ import pytest
 
 import fastbp
 from fastbp import functional as F
-from fastbp import network
+from fastbp import losses, network
 from fastbp.kernels import codes
 
 LOSSES = (
@@ -741,3 +741,35 @@ def test_evaluate_names_the_row_of_the_whole_batch(monkeypatch):
         make().evaluate(bad_row(X, row=3), T, "squared_error")
     with pytest.raises(ValueError, match=re.escape("t: expected labels in 0..1, got 5 in row 4")):
         make().evaluate(X, np.array([0, 1, 0, 1, 5]), "softmax_cross_entropy")
+
+
+# Every activation with every loss, at the sizes around a block
+
+
+def targets(loss, n, m, dtype):
+    rng = np.random.default_rng(n)
+    if loss == "softmax_cross_entropy":
+        return rng.integers(0, m, n)
+    return rng.random((n, m)).astype(dtype)
+
+
+@pytest.mark.parametrize("n", [0, 1, 63, 64, 65])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", losses.LOSSES)
+@pytest.mark.parametrize("activation", codes.ACTIVATIONS)
+def test_gradients_equal_the_reference_in_float64(activation, loss, dtype, n):
+    k, h, m = (65, 63, 64) if n % 2 else (63, 64, 65)  # not square, one of them the batch's size
+    x = np.random.default_rng(n).standard_normal((n, k))
+    results = []
+    for device, real in (("cpu", dtype), ("reference", "float64")):
+        first = fastbp.Dense(k, h, activation=activation, dtype=real, rng=0)
+        net = fastbp.Sequential(first, fastbp.Dense(h, m, dtype=real, rng=1), device=device)
+        net.parameters[...] = np.float32(net.parameters)  # the same numbers in both types
+        net.gradients[...] = np.nan
+        t = targets(loss, n, m, real)
+        value, dx = net.loss_and_gradients(np.float32(x).astype(real), t, loss=loss)
+        results.append((value, dx, net.gradients))
+    tolerance = 1e-12 if dtype == "float64" else 2e-5
+    for got, want in zip(*results, strict=True):
+        scale = max(1e-3, float(np.max(np.abs(want), initial=0)))
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale)
