@@ -1,80 +1,13 @@
-"""A dense layer in Numba: fused passes around register tiles, on all threads of the pool.
+"""A dense layer in Numba."""
 
-Forward: the bias is what the accumulators start from, relu happens on registers, other activations
-on rows that are still in cache. Backward: one sweep over panels of the batch; dz is computed while
-it is packed, db is summed from the packed panel, and the same panel is the right operand of
-dw = x.T @ dz and the left operand of dx = dz @ w.T.
-
-A kernel writes its operands into the words of a job and cuts the work into tasks (threads.py).
-"""
-
-from math import inf
-
-from numba import carray
-
-from ..codes import IDENTITY, RELU
-from .activations import activate, activation_gradient
-from .jit import inline, kernel
-from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
-from .products import (
-    multiply_columns,
-    multiply_few,
-    multiply_rows,
-    pack_block,
-    pack_left,
-    pack_right,
-    pack_right_transposed,
-    padded,
-    turns_of,
-)
-from .simd import BLOCK, MOST_FEW, STEPS, TALLEST, WIDEST, add_column_sums, copy_part, width
-from .threads import run, task, useful_tasks
-
-# Sizes of what is packed, in elements; docs/cpu.md holds the measurements.
-DEPTH = 512  # of the summed dimension: a panel is then 64 KB
-ROWS = 18 * TALLEST  # of x: with DEPTH 512 KB, half of an L2 cache
-COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has run
-BATCH = 256  # rows of the batch whose dz is packed at once
-CHUNK = 4096  # elements of dz that are computed at once, in L1
-GRAIN = 2**17  # multiplications that make a task worth a thread
-
-# Elements of scratch that a task needs: packed rows, a panel, zeros for the widest tile.
-ZEROS = 4 * WIDEST
-SCRATCH = ROWS * DEPTH + (DEPTH + TALLEST) * WIDEST + ZEROS
-
-
-@inline
-def parts(size, limit, wanted, multiple):
-    """Into how many parts to cut `size`: none above `limit`, `wanted` if they keep `multiple`."""
-    least = (size + limit - 1) // limit
-    most = max(1, size // multiple)
-    return max(least, min(wanted, most))
-
-
-@inline
-def part(size, count, number, multiple):
-    """(begin, end) of one of `count` nearly equal parts that begin at multiples."""
-    step = padded((size + count - 1) // count, multiple)
-    return min(size, number * step), min(size, (number + 1) * step)
-
-
-@inline
-def zeros_at(scratch):
-    """A tile's row of zeros, at the end of a task's scratch."""
-    zeros = at(scratch, SCRATCH - ZEROS)
-    for j in range(0, ZEROS, width(scratch)):
-        copy_part(at(zeros, j), zeros, 0)
-    return zeros
+from . import tiled
+from .jit import kernel
 
 
 @kernel
 def dense_forward_work(n, k, m):
     """Elements of `work` that dense_forward needs."""
-    return SCRATCH
-
-
-# The words of a forward job
-X, W, B, Z, Y, N, K, M, ACTIVATION, ROW_PARTS, COLUMN_PARTS = range(11)
+    return tiled.forward_work(n, k, m)
 
 
 @kernel
@@ -83,94 +16,13 @@ def dense_forward(x, w, b, activation, work, z, y):
 
     x: (n, k), w: (k, m), b: (m,) or empty, z: (n, m) or empty (z is then not kept), y: (n, m).
     """
-    n, k = x.shape
-    m = w.shape[1]
-    wanted = useful_tasks(n * k * m, GRAIN)
-    row_parts = parts(n, ROWS, wanted, 2 * TALLEST)
-    column_parts = parts(m, COLUMNS, wanted // row_parts, 2 * WIDEST)
-    job = new_job()
-    put(job, X, number_of(address(x, 0)))
-    put(job, W, number_of(address(w, 0)))
-    put(job, B, number_of(address(b, 0)) if b.size > 0 else 0)
-    put(job, Z, number_of(address(z, 0)) if z.size > 0 else 0)
-    put(job, Y, number_of(address(y, 0)))
-    put(job, N, n)
-    put(job, K, k)
-    put(job, M, m)
-    put(job, ACTIVATION, activation)
-    put(job, ROW_PARTS, row_parts)
-    put(job, COLUMN_PARTS, column_parts)
-    scratch = address(work, 0)
-    if n > 0 and m > 0:
-        run(forward_block(scratch), job, row_parts * column_parts, scratch, wanted > 1)
-
-
-@task
-def forward_block(job, number, scratch):
-    """One block of y."""
-    n, k, m, activation = get(job, N), get(job, K), get(job, M), get(job, ACTIVATION)
-    row_parts, column_parts = get(job, ROW_PARTS), get(job, COLUMN_PARTS)
-    row, row_end = part(n, row_parts, number // column_parts, 2)
-    column, column_end = part(m, column_parts, number % column_parts, width(scratch))
-    rows, columns = row_end - row, column_end - column
-    if rows <= 0 or columns <= 0:
-        return
-    kept = get(job, Z) != 0
-    on_registers = activation == IDENTITY or (activation == RELU and not kept)
-    x = at(pointer_to(get(job, X), scratch), row * k)
-    w = at(pointer_to(get(job, W), scratch), column)
-    y = at(pointer_to(get(job, Y), scratch), row * m + column)
-    zeros = zeros_at(scratch)
-    b = at(pointer_to(get(job, B), scratch), column) if get(job, B) != 0 else zeros
-    b_step = 1 if get(job, B) != 0 else 0
-    rectify = on_registers and activation == RELU
-    if n <= MOST_FEW:
-        floor = element(scratch) if rectify else -type_inf(scratch)
-        multiply_few(x, k, w, m, k, b, b_step, y, m, rows, columns, floor)
-    else:
-        product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
-    if kept or not on_registers:
-        z = at(pointer_to(get(job, Z), scratch), row * m + column)
-        for i in range(rows):
-            segment = carray(at(y, i * m), columns)
-            if kept:
-                carray(at(z, i * m), columns)[:] = segment
-            activate(activation, segment)
-
-
-@inline
-def product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
-    """y = x @ w + b, or max(x @ w + b, 0) with `rectify`, for one block of y (rows, columns)."""
-    wide, zero = width(scratch), element(scratch)
-    right = at(scratch, ROWS * DEPTH)
-    for p in range(0, max(k, 1), DEPTH):
-        steps = min(DEPTH, k - p)
-        floor = zero if rectify and p + steps == k else -type_inf(scratch)
-        pack_left(at(x, p), k, rows, steps, wide, scratch)
-        for j in range(0, columns, wide):
-            count = min(wide, columns - j)
-            pack_right(at(w, p * m + j), m, steps, count, wide, right)
-            c = at(y, j)
-            start, start_row = (c, m) if p > 0 else (at(b, j * b_step), 0)
-            multiply_rows(
-                turns_of(steps), scratch, wide, (rows - 1) * wide, right,
-                start, start_row, c, m, rows, count, floor,
-            )  # fmt: skip
-
-
-@inline
-def type_inf(pointer):
-    return element(pointer) + inf
-
-
-# The words of a backward job; those of the forward job that it shares keep their places.
-DY, SAVED, PANELS, DW, DB, DX, FIRST, ROWS_HERE, CHUNKS, DW_PARTS, DX_PARTS = range(11, 22)
+    tiled.forward(x, w, b, activation, work, z, y)
 
 
 @kernel
 def dense_backward_work(n, k, m):
-    """Elements of `work` that dense_backward needs: scratch, and dz of one panel of the batch."""
-    return SCRATCH + padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
+    """Elements of `work` that dense_backward and dense_backward_add need."""
+    return tiled.backward_work(n, k, m)
 
 
 @kernel
@@ -179,119 +31,13 @@ def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
 
     dy, saved: (n, m), x: (n, k), w, dw: (k, m), db: (m,) or empty, dx: (n, k) or empty.
     """
-    n, m = dy.shape
-    k = x.shape[1]
-    db[:] = 0
-    if n == 0 or m == 0:
-        dw[:] = 0
-        dx[:] = 0
-        return
-    job = new_job()
-    put(job, X, number_of(address(x, 0)))
-    put(job, W, number_of(address(w, 0)))
-    put(job, DY, number_of(address(dy, 0)))
-    put(job, SAVED, number_of(address(saved, 0)))
-    put(job, PANELS, number_of(address(work, SCRATCH)))
-    put(job, DW, number_of(address(dw, 0)))
-    put(job, DB, number_of(address(db, 0)) if db.size > 0 else 0)
-    put(job, DX, number_of(address(dx, 0)) if dx.size > 0 else 0)
-    put(job, K, k)
-    put(job, M, m)
-    put(job, ACTIVATION, activation)
-    scratch = address(work, 0)
-    for first in range(0, n, BATCH):
-        rows = min(BATCH, n - first)
-        wanted = useful_tasks(rows * k * m, GRAIN)
-        chunks = parts(m, SCRATCH // 2, useful_tasks(rows * m, CHUNK), 4 * WIDEST)
-        dw_parts = parts(k, max(k, 1), wanted, BLOCK // 2)
-        dx_parts = parts(k, max(k, 1), wanted, 2 * WIDEST) if dx.size > 0 else 0
-        put(job, FIRST, first)
-        put(job, ROWS_HERE, rows)
-        put(job, CHUNKS, chunks)
-        put(job, DW_PARTS, dw_parts)
-        put(job, DX_PARTS, dx_parts)
-        run(pack_gradient(scratch), job, chunks, scratch, wanted > 1)
-        run(multiply_gradient(scratch), job, dw_parts + dx_parts, scratch, wanted > 1)
+    tiled.backward(False, dy, x, w, saved, activation, work, dw, db, dx)
 
 
-@task
-def pack_gradient(job, number, scratch):
-    """Panels of dz = dy * f'(z) for some columns of one panel of the batch, and their sum in db."""
-    m, first, rows = get(job, M), get(job, FIRST), get(job, ROWS_HERE)
-    wide, depth = width(scratch), turns_of(rows) * STEPS
-    column, column_end = part(m, get(job, CHUNKS), number, wide)
-    columns = column_end - column
-    if columns <= 0:
-        return
-    panels = at(pointer_to(get(job, PANELS), scratch), column * depth)
-    saved = at(pointer_to(get(job, SAVED), scratch), first * m + column)
-    dy = at(pointer_to(get(job, DY), scratch), first * m + column)
-    # Rows that lie one behind the other in memory are computed together.
-    together = max(1, min(rows, CHUNK // columns)) if columns == m else 1
-    for row in range(0, rows, together):
-        count = min(together, rows - row)
-        size = count * columns
-        dz = carray(scratch, size)
-        kept, above = carray(at(saved, row * m), size), carray(at(dy, row * m), size)
-        activation_gradient(get(job, ACTIVATION), kept, above, dz)
-        for j in range(0, columns, wide):
-            for i in range(count):
-                target = at(panels, j * depth + (row + i) * wide)
-                copy_part(target, at(scratch, i * columns + j), min(wide, columns - j))
-    for j in range(0, columns, wide):
-        panel = at(panels, j * depth)
-        for i in range(rows, depth):
-            copy_part(at(panel, i * wide), dy, 0)
-        if get(job, DB) != 0:
-            sums = at(pointer_to(get(job, DB), scratch), column + j)
-            add_column_sums(sums, panel, turns_of(rows), min(wide, columns - j))
+@kernel
+def dense_backward_add(dy, x, w, saved, activation, work, dw, db, dx):
+    """dz = dy * f'(z), dw += x.T @ dz, db += dz.sum(0), dx = dz @ w.T.
 
-
-@task
-def multiply_gradient(job, number, scratch):
-    """Some rows of dw, or some columns of dx, for one panel of the batch."""
-    k, m, first, rows = get(job, K), get(job, M), get(job, FIRST), get(job, ROWS_HERE)
-    panels = pointer_to(get(job, PANELS), scratch)
-    if number < get(job, DW_PARTS):
-        i, end = part(k, get(job, DW_PARTS), number, BLOCK // 2)
-        x = at(pointer_to(get(job, X), scratch), first * k)
-        weight_gradient(
-            x, panels, first > 0, rows, k, m, scratch, pointer_to(get(job, DW), scratch), i, end
-        )
-    else:
-        j, end = part(k, get(job, DX_PARTS), number - get(job, DW_PARTS), width(scratch))
-        w, dx = pointer_to(get(job, W), scratch), at(pointer_to(get(job, DX), scratch), first * k)
-        input_gradient(w, panels, rows, k, m, scratch, dx, j, end)
-
-
-@inline
-def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
-    """dw = x.T @ dz, or dw += with `add`, for the rows begin..end-1 of dw."""
-    wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
-    for i in range(begin, end, BLOCK):
-        height = min(BLOCK, end - i)
-        pack_block(at(x, i), k, rows, height, wide, scratch)
-        for j in range(0, m, wide):
-            c = at(dw, i * m + j)
-            start, start_row = (c, m) if add else (zeros, 0)
-            multiply_columns(
-                turns_of(rows), scratch, at(panels, j * depth),
-                start, start_row, c, m, height, min(wide, m - j), -type_inf(scratch),
-            )  # fmt: skip
-
-
-@inline
-def input_gradient(w, panels, rows, k, m, scratch, dx, begin, end):
-    """dx = dz @ w.T for the columns begin..end-1 of dx."""
-    wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
-    for j in range(begin, end, wide):
-        count = min(wide, end - j)
-        c = at(dx, j)
-        for p in range(0, m, DEPTH):
-            steps = min(DEPTH, m - p)
-            pack_right_transposed(at(w, j * m + p), m, steps, count, wide, scratch)
-            start, start_row = (c, k) if p > 0 else (zeros, 0)
-            multiply_rows(
-                turns_of(steps), at(panels, p * depth), wide, (depth - 1) * wide, scratch,
-                start, start_row, c, k, rows, count, -type_inf(scratch),
-            )  # fmt: skip
+    dense_backward for gradients that the parts of a batch add to; shapes as there.
+    """
+    tiled.backward(True, dy, x, w, saved, activation, work, dw, db, dx)

@@ -1,7 +1,13 @@
 """The kernels in plain NumPy: specification, oracle of the tests, baseline of the benchmarks."""
 
 from .activations import activate, activation_gradient
-from .dense import dense_backward, dense_backward_work, dense_forward, dense_forward_work
+from .dense import (
+    dense_backward,
+    dense_backward_add,
+    dense_backward_work,
+    dense_forward,
+    dense_forward_work,
+)
 from .dropout import dropout
 from .losses import (
     binary_cross_entropy,
@@ -25,6 +31,7 @@ __all__ = [
     "clip_by_global_norm",
     "clip_by_value",
     "dense_backward",
+    "dense_backward_add",
     "dense_backward_work",
     "dense_forward",
     "dense_forward_work",

@@ -24,8 +24,8 @@ def dense_forward(x, w, b, activation, work, z, y):
 
 
 def dense_backward_work(n, k, m):
-    """Elements of `work` that dense_backward needs: dz of the whole batch."""
-    return n * m
+    """Elements of `work` that dense_backward and dense_backward_add need: dz, then dw or db."""
+    return n * m + max(k, 1) * m
 
 
 def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
@@ -33,10 +33,29 @@ def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
 
     dy, saved: (n, m), x: (n, k), w, dw: (k, m), db: (m,) or empty, dx: (n, k) or empty.
     """
-    dz = work[: dy.size].reshape(dy.shape)
-    activation_gradient(activation, saved.reshape(-1), dy.reshape(-1), dz.reshape(-1))
+    dz = _gradient_of_z(dy, saved, activation, work)
     np.matmul(x.T, dz, out=dw)
     if db.size:
         np.sum(dz, axis=0, out=db)
     if dx.size:
         np.matmul(dz, w.T, out=dx)
+
+
+def dense_backward_add(dy, x, w, saved, activation, work, dw, db, dx):
+    """dz = dy * f'(z), dw += x.T @ dz, db += dz.sum(0), dx = dz @ w.T.
+
+    dense_backward for gradients that the parts of a batch add to; shapes as there.
+    """
+    dz = _gradient_of_z(dy, saved, activation, work)
+    product = work[dy.size : dy.size + dw.size].reshape(dw.shape)
+    np.add(dw, np.matmul(x.T, dz, out=product), out=dw)
+    if db.size:
+        np.add(db, np.sum(dz, axis=0, out=work[dy.size : dy.size + db.size]), out=db)
+    if dx.size:
+        np.matmul(dz, w.T, out=dx)
+
+
+def _gradient_of_z(dy, saved, activation, work):
+    dz = work[: dy.size].reshape(dy.shape)
+    activation_gradient(activation, saved.reshape(-1), dy.reshape(-1), dz.reshape(-1))
+    return dz

@@ -192,6 +192,21 @@ def test_absent_z_changes_nothing_else(kernels, dtype, activation, shape, forwar
     np.testing.assert_array_equal(alone, y)
 
 
+@pytest.mark.parametrize("shape", [(0, 3, 2), (600, 9, 17), *FEW], ids=str)
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_gradients_are_added(kernels, dtype, shape, bias, launch, forward, backward, close):
+    x, w, b, dy = operands(*shape, dtype)
+    saved = saved_by("tanh", *forward(kernels, "tanh", x, w, b))
+    dw, db, dx = backward(kernels, "tanh", dy, x, w, saved, bias)
+    work = nans(kernels.dense_backward_work(*shape), like=x)
+    inputs = dy, x, w, saved, CODES["tanh"]
+    out = [work, w.copy(), b.copy() if bias else b[:0], np.full_like(x, np.nan)]
+    _, _, more_dw, more_db, again_dx = launch(kernels.dense_backward_add, *inputs, out=out)
+    close(more_dw, w + dw)
+    close(more_db, b + db if bias else db)
+    np.testing.assert_array_equal(again_dx, dx)
+
+
 @pytest.mark.parametrize("shape", [(0, 3, 2), *FEW], ids=str)
 def test_absent_dx_changes_nothing_else(kernels, dtype, activation, shape, forward, backward):
     x, w, b, dy = operands(*shape, dtype)
