@@ -6,8 +6,8 @@ packed is small enough for the L1 or L2 cache and is used many times from there.
 
 from .jit import inline
 from .pointers import at
-from .simd import BLOCK, STEPS, TALLEST, copy_part, copy_row, transpose_square
-from .tiles import few_columns, tile_columns, tile_in_place, tile_rows
+from .simd import BLOCK, PANEL, STEPS, TALLEST, copy_part, copy_row, transpose_rows
+from .tiles import tile_columns, tile_rows, tile_rows_and_pack
 
 
 @inline
@@ -44,11 +44,11 @@ def pack_right(b, b_row, k, columns, wide, panel):
 @inline
 def pack_right_transposed(b, b_row, k, columns, wide, panel):
     """One panel of b.T, b (columns, k): panel[p * wide + j] = b[j * b_row + p]."""
-    lanes = wide // 2
-    for p in range(0, k, lanes):
-        for j in (0, lanes):
+    lanes = wide // PANEL
+    for j in range(0, wide, lanes // 2):
+        for p in range(0, k, lanes):
             target = at(panel, p * wide + j)
-            transpose_square(target, at(b, j * b_row + p), b_row, columns - j, k - p)
+            transpose_rows(target, at(b, j * b_row + p), b_row, columns - j, k - p)
 
 
 @inline
@@ -79,7 +79,9 @@ def pack_block(a, a_row, rows, columns, wide, block):
 
 
 @inline
-def multiply_rows(turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, columns, floor):
+def multiply_rows(
+    turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, columns, floor, fetch, fetch_row
+):
     """tile_rows over any number of rows: a_row leads from a row of a to the next."""
     i, tiles = 0, (rows + TALLEST - 1) // TALLEST
     while tiles > 0:
@@ -96,8 +98,31 @@ def multiply_rows(turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, co
             height,
             columns,
             floor,
+            fetch,
+            fetch_row,
         )
         i, tiles = i + height, tiles - 1
+        fetch = at(fetch, turns * fetch_row)
+
+
+@inline
+def multiply_rows_and_pack(
+    k, a, a_jump, b, b_row, panel, init, init_row, c, c_row, rows, columns, wide, floor
+):
+    """multiply_rows with k rows of b as they lie in memory, packed by the first tile on its way."""
+    turns, done = turns_of(k), 0
+    if k % STEPS == 0:
+        done = tile_height(rows, (rows + TALLEST - 1) // TALLEST)
+        tile_rows_and_pack(
+            a, a_jump, b, b_row, panel, turns, init, init_row, c, c_row, done, columns, floor
+        )
+    else:
+        pack_right(b, b_row, k, columns, wide, panel)
+    multiply_rows(
+        turns, at(a, done * wide), wide, a_jump, panel,
+        at(init, done * init_row), init_row, at(c, done * c_row), c_row,
+        rows - done, columns, floor, at(b, wide), b_row,
+    )  # fmt: skip
 
 
 @inline
@@ -119,24 +144,3 @@ def multiply_columns(turns, a, b, init, init_row, c, c_row, rows, columns, floor
             floor,
         )
         i, tiles = i + height, tiles - 1
-
-
-@inline
-def multiply_few(a, a_row, b, b_row, k, init, init_step, c, c_row, rows, columns, floor):
-    """c = max(init + a @ b, floor) for up to MOST_FEW rows; init_step 0 stays at init[0]."""
-    wide = few_columns(a, rows)
-    for j in range(0, columns, wide):
-        tile_in_place(
-            a,
-            a_row,
-            at(b, j),
-            b_row,
-            k,
-            at(init, j * init_step),
-            0,
-            at(c, j),
-            c_row,
-            rows,
-            min(wide, columns - j),
-            floor,
-        )

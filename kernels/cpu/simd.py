@@ -41,7 +41,9 @@ BLOCK = 8 * 14 if VECTOR_BYTES == 64 else 16 * 6  # columns of a packed block fo
 # A few rows: w is read once and packing it would cost more than it saves. Rows: vectors of columns.
 FEW = {1: 8, 2: 8, 4: 6, 8: 3} if VECTOR_BYTES == 64 else {1: 8, 2: 4, 4: 2}
 MOST_FEW = max(FEW)
-AHEAD = 8  # rows of w that are fetched before they are needed
+OUTER = (4, 6) if VECTOR_BYTES == 64 else (2, 4)  # rows and vectors of a tile of dw for a few rows
+AHEAD = 12  # rows of w that a tile fetches before it packs them
+FEW_AHEAD, FEW_FAR = 4, 32  # rows of w that a tile of few rows fetches into L1, into L2
 WIDEST = PANEL * VECTOR_BYTES // 4  # columns of a panel of the smallest type
 
 INT = ir.IntType(64)
@@ -110,6 +112,15 @@ class Vectors:
         align = ir.Constant(LANE, self.align)
         self.call(name, ir.VoidType(), value, self.pointer(base, offset), align, mask)
 
+    def sum(self, value):
+        """The sum of all lanes."""
+        real = value.type.element
+        name = f"llvm.vector.reduce.fadd.{self.suffix}"
+        function = ir.FunctionType(real, [real, value.type])
+        function = cgutils.get_or_insert_function(self.builder.module, function, name)
+        # reassoc: a tree; without it the lanes would be added one after the other.
+        return self.builder.call(function, [ir.Constant(real, -0.0), value], fastmath=["reassoc"])
+
     def multiply_add(self, a, b, c):
         return self.call(f"llvm.fmuladd.{self.suffix}", self.type, a, b, c)
 
@@ -118,9 +129,9 @@ class Vectors:
         above = self.builder.fcmp_ordered(">", low, value)
         return self.builder.select(above, low, value)
 
-    def prefetch(self, base, offset, write):
+    def prefetch(self, base, offset, write, level=3):
         address = self.builder.bitcast(self.builder.gep(base, [offset]), BYTE_POINTER)
-        flags = [ir.Constant(LANE, flag) for flag in (int(write), 3, 1)]  # keep in L1, data
+        flags = [ir.Constant(LANE, flag) for flag in (int(write), level, 1)]  # keep in L1, data
         self.call("llvm.prefetch.p0", ir.VoidType(), address, *flags)
 
 
@@ -170,35 +181,43 @@ def copy_part(typingctx, target, source, columns):
 
 
 @intrinsic
-def transpose_square(typingctx, target, source, source_row, rows, columns):
-    """A square of one vector's side: target[p * width + i] = source[i * source_row + p].
+def transpose_rows(typingctx, target, source, source_row, rows, columns):
+    """Half a vector's lanes of rows: target[p * width + i] = source[i * source_row + p].
 
-    Zeros for i >= rows and p >= columns, where nothing is read.
+    Zeros for i >= rows and p >= columns, where nothing is read. Half, because the rows of a matrix
+    whose stride is a power of two share the 8 places of a cache set.
     """
     size = types.intp
 
     def codegen(context, builder, signature, args):
         v = vectors_of(context, builder, signature, 0)
         target, source, source_row, rows, columns = args
-        square = []
-        for i in range(v.lanes):
+        half = v.lanes // 2
+        block = []
+        for i in range(half):
             inside = builder.icmp_signed("<", constant(i), rows)
             mask = v.first(builder.select(inside, columns, constant(0)))
-            square.append(v.load_part(source, builder.mul(source_row, constant(i)), mask))
-        # Exchange blocks of 8, 4, 2, 1 lanes between rows that far apart.
-        distance = v.lanes // 2
+            block.append(v.load_part(source, builder.mul(source_row, constant(i)), mask))
+        # Exchange blocks of 4, 2, 1 lanes between rows that far apart, in both halves at once.
+        distance = half // 2
         while distance:
-            for i in range(v.lanes):
+            for i in range(half):
                 if i & distance == 0:
-                    low, high = square[i], square[i + distance]
+                    low, high = block[i], block[i + distance]
                     upper = [c + v.lanes - distance if c & distance else c for c in range(v.lanes)]
                     lower = [c + v.lanes if c & distance else c + distance for c in range(v.lanes)]
                     for row, picks in ((i, upper), (i + distance, lower)):
                         lanes = ir.Constant(ir.VectorType(LANE, v.lanes), picks)
-                        square[row] = builder.shuffle_vector(low, high, lanes)
+                        block[row] = builder.shuffle_vector(low, high, lanes)
             distance //= 2
-        for p, row in enumerate(square):
-            v.store(row, target, constant(p * PANEL * v.lanes))
+        for p in range(v.lanes):
+            row = block[p % half]
+            picks = [p // half * half + c for c in range(half)]
+            lanes = ir.Constant(ir.VectorType(LANE, half), picks)
+            part = builder.shuffle_vector(row, row, lanes)
+            place = builder.gep(target, [constant(p * PANEL * v.lanes)])
+            place = builder.bitcast(place, part.type.as_pointer())
+            builder.store(part, place).align = v.align
         return context.get_dummy_value()
 
     return types.void(target, target, size, size, size), codegen

@@ -167,7 +167,25 @@ def take(p):
 @inline
 def useful_tasks(work, grain):
     """How many tasks to cut `work` into: two a thread even out, fewer than a grain cost more."""
-    return min(work // grain, 2 * (get(pool(), WORKERS) + 1))
+    workers = get(pool(), WORKERS)
+    return max(1, min(work // grain, 2 * (workers + 1))) if workers > 0 else 1
+
+
+@inline
+def parts(size, limit, wanted, multiple):
+    """Into how many parts to cut `size`: none above `limit`; a multiple of `wanted`, so that no
+    thread waits for the last one, if the parts keep `multiple`.
+    """
+    least = (size + limit - 1) // limit
+    most = max(1, size // multiple)
+    return max(least, min((least + wanted - 1) // wanted * wanted, most))
+
+
+@inline
+def part(size, count, number, multiple):
+    """(begin, end) of one of `count` nearly equal parts that begin at multiples."""
+    step = ((size + count - 1) // count + multiple - 1) // multiple * multiple
+    return min(size, number * step), min(size, (number + 1) * step)
 
 
 @inline

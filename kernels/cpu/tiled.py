@@ -14,48 +14,32 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
+from .few import ZEROS, backward_few, forward_few
 from .jit import inline
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
 from .products import (
     multiply_columns,
-    multiply_few,
     multiply_rows,
+    multiply_rows_and_pack,
     pack_block,
     pack_left,
-    pack_right,
     pack_right_transposed,
     padded,
     turns_of,
 )
 from .simd import BLOCK, MOST_FEW, STEPS, TALLEST, WIDEST, add_column_sums, copy_part, width
-from .threads import run, task, useful_tasks
+from .threads import part, parts, run, task, useful_tasks
 
 # Sizes of what is packed, in elements; docs/cpu.md holds the measurements.
 DEPTH = 512  # of the summed dimension: a panel is then 64 KB
-ROWS = 18 * TALLEST  # of x: with DEPTH 512 KB, half of an L2 cache
+ROWS = 19 * TALLEST  # of x: with DEPTH 545 KB, half of an L2 cache
 COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has run
-BATCH = 256  # rows of the batch whose dz is packed at once
+BATCH = 512  # rows of the batch whose dz is packed at once
 CHUNK = 4096  # elements of dz that are computed at once, in L1
 GRAIN = 2**17  # multiplications that make a task worth a thread
 
 # Elements of scratch that a task needs: packed rows, a panel, zeros for the widest tile.
-ZEROS = 4 * WIDEST
 SCRATCH = ROWS * DEPTH + (DEPTH + TALLEST) * WIDEST + ZEROS
-
-
-@inline
-def parts(size, limit, wanted, multiple):
-    """Into how many parts to cut `size`: none above `limit`, `wanted` if they keep `multiple`."""
-    least = (size + limit - 1) // limit
-    most = max(1, size // multiple)
-    return max(least, min(wanted, most))
-
-
-@inline
-def part(size, count, number, multiple):
-    """(begin, end) of one of `count` nearly equal parts that begin at multiples."""
-    step = padded((size + count - 1) // count, multiple)
-    return min(size, number * step), min(size, (number + 1) * step)
 
 
 @inline
@@ -70,7 +54,7 @@ def zeros_at(scratch):
 @inline
 def forward_work(n, k, m):
     """Elements of `work` that `forward` needs."""
-    return SCRATCH
+    return ZEROS if n <= MOST_FEW else SCRATCH
 
 
 # The words of a forward job
@@ -82,9 +66,17 @@ def forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
     n, k = x.shape
     m = w.shape[1]
+    if n == 0 or m == 0:
+        return
+    if n <= MOST_FEW:
+        forward_few(x, w, b, activation, work, z, y)
+        return
+    on_registers = activation == IDENTITY or (activation == RELU and z.size == 0)
     wanted = useful_tasks(n * k * m, GRAIN)
-    row_parts = parts(n, ROWS, wanted, 2 * TALLEST)
-    column_parts = parts(m, COLUMNS, wanted // row_parts, 2 * WIDEST)
+    # Each part of the columns packs the rows again, w is packed without a cost: so rows first.
+    row_parts = parts(n, ROWS, wanted, 3 * TALLEST)
+    rest = (wanted + row_parts - 1) // row_parts
+    column_parts = parts(m, m if on_registers else COLUMNS, rest, 2 * WIDEST)
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
@@ -98,8 +90,7 @@ def forward(x, w, b, activation, work, z, y):
     put(job, ROW_PARTS, row_parts)
     put(job, COLUMN_PARTS, column_parts)
     scratch = address(work, 0)
-    if n > 0 and m > 0:
-        run(forward_block(scratch), job, row_parts * column_parts, scratch, wanted > 1)
+    run(forward_block(scratch), job, row_parts * column_parts, scratch, wanted > 1)
 
 
 @task
@@ -121,11 +112,7 @@ def forward_block(job, number, scratch):
     b = at(pointer_to(get(job, B), scratch), column) if get(job, B) != 0 else zeros
     b_step = 1 if get(job, B) != 0 else 0
     rectify = on_registers and activation == RELU
-    if n <= MOST_FEW:
-        floor = element(scratch) if rectify else -type_inf(scratch)
-        multiply_few(x, k, w, m, k, b, b_step, y, m, rows, columns, floor)
-    else:
-        product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
+    product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
     if kept or not on_registers:
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
         for i in range(rows):
@@ -146,12 +133,11 @@ def product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
         pack_left(at(x, p), k, rows, steps, wide, scratch)
         for j in range(0, columns, wide):
             count = min(wide, columns - j)
-            pack_right(at(w, p * m + j), m, steps, count, wide, right)
             c = at(y, j)
             start, start_row = (c, m) if p > 0 else (at(b, j * b_step), 0)
-            multiply_rows(
-                turns_of(steps), scratch, wide, (rows - 1) * wide, right,
-                start, start_row, c, m, rows, count, floor,
+            multiply_rows_and_pack(
+                steps, scratch, (rows - 1) * wide, at(w, p * m + j), m, right,
+                start, start_row, c, m, rows, count, wide, floor,
             )  # fmt: skip
 
 
@@ -161,13 +147,18 @@ def type_inf(pointer):
 
 
 # The words of a backward job; those of the forward job that it shares keep their places.
-DY, SAVED, PANELS, DW, DB, DX, ADD, FIRST, ROWS_HERE, CHUNKS, DW_PARTS, DX_PARTS = range(11, 23)
+DY, SAVED, PANELS, WT, DW, DB, DX, ADD = range(11, 19)
+FIRST, ROWS_HERE, CHUNKS, WT_PARTS, DW_PARTS, DX_PARTS = range(19, 25)
 
 
 @inline
 def backward_work(n, k, m):
-    """Elements of `work` that `backward` needs: scratch, and dz of one panel of the batch."""
-    return SCRATCH + padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
+    """Elements of `work` that `backward` needs: scratch, dz of some rows, w.T for a long batch."""
+    if n <= MOST_FEW:
+        return ZEROS + n * m
+    gradients = padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
+    weights = padded(m, WIDEST) * padded(k, WIDEST) if n > ROWS else 0
+    return SCRATCH + gradients + weights
 
 
 @inline
@@ -175,19 +166,25 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T; dw += and db += with `add`."""
     n, m = dy.shape
     k = x.shape[1]
-    if not add:
+    if not add and (n == 0 or n > MOST_FEW):
         db[:] = 0
     if n == 0 or m == 0:
         if not add:
             dw[:] = 0
         dx[:] = 0
         return
+    if n <= MOST_FEW:
+        backward_few(add, dy, x, w, saved, activation, work, dw, db, dx)
+        return
+    panels = padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
+    transposed = n > ROWS and dx.size > 0
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
     put(job, DY, number_of(address(dy, 0)))
     put(job, SAVED, number_of(address(saved, 0)))
     put(job, PANELS, number_of(address(work, SCRATCH)))
+    put(job, WT, number_of(address(work, SCRATCH + panels)) if transposed else 0)
     put(job, DW, number_of(address(dw, 0)))
     put(job, DB, number_of(address(db, 0)) if db.size > 0 else 0)
     put(job, DX, number_of(address(dx, 0)) if dx.size > 0 else 0)
@@ -198,6 +195,7 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     for first in range(0, n, BATCH):
         rows = min(BATCH, n - first)
         wanted = useful_tasks(rows * k * m, GRAIN)
+        wt_parts = parts(k, max(k, 1), wanted, WIDEST) if transposed and first == 0 else 0
         chunks = parts(m, SCRATCH // 2, useful_tasks(rows * m, CHUNK), 4 * WIDEST)
         dw_parts = parts(k, max(k, 1), wanted, BLOCK // 2)
         dx_parts = parts(k, max(k, 1), wanted, 2 * WIDEST) if dx.size > 0 else 0
@@ -205,13 +203,28 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
         put(job, ADD, 1 if add or first > 0 else 0)
         put(job, ROWS_HERE, rows)
         put(job, CHUNKS, chunks)
+        put(job, WT_PARTS, wt_parts)
         put(job, DW_PARTS, dw_parts)
         put(job, DX_PARTS, dx_parts)
-        run(pack_gradient(scratch), job, chunks, scratch, wanted > 1)
+        run(pack_operands(scratch), job, chunks + wt_parts, scratch, wanted > 1)
         run(multiply_gradient(scratch), job, dw_parts + dx_parts, scratch, wanted > 1)
 
 
 @task
+def pack_operands(job, number, scratch):
+    """Some columns of dz for one panel of the batch, or, once, some panels of w.T."""
+    if number < get(job, CHUNKS):
+        pack_gradient(job, number, scratch)
+        return
+    k, m, wide = get(job, K), get(job, M), width(scratch)
+    w, panels = pointer_to(get(job, W), scratch), pointer_to(get(job, WT), scratch)
+    begin, end = part(k, get(job, WT_PARTS), number - get(job, CHUNKS), wide)
+    for j in range(begin, end, wide):
+        target = at(panels, j * padded(m, WIDEST))
+        pack_right_transposed(at(w, j * m), m, m, min(wide, end - j), wide, target)
+
+
+@inline
 def pack_gradient(job, number, scratch):
     """Panels of dz = dy * f'(z) for some columns of one panel of the batch, and their sum in db."""
     m, first, rows = get(job, M), get(job, FIRST), get(job, ROWS_HERE)
@@ -250,14 +263,16 @@ def multiply_gradient(job, number, scratch):
     k, m, first, rows = get(job, K), get(job, M), get(job, FIRST), get(job, ROWS_HERE)
     panels = pointer_to(get(job, PANELS), scratch)
     if number < get(job, DW_PARTS):
-        i, end = part(k, get(job, DW_PARTS), number, BLOCK // 2)
+        i, end = part(k, get(job, DW_PARTS), number, WIDEST // 2)
         x = at(pointer_to(get(job, X), scratch), first * k)
         add, dw = get(job, ADD) != 0, pointer_to(get(job, DW), scratch)
         weight_gradient(x, panels, add, rows, k, m, scratch, dw, i, end)
     else:
         j, end = part(k, get(job, DX_PARTS), number - get(job, DW_PARTS), width(scratch))
-        w, dx = pointer_to(get(job, W), scratch), at(pointer_to(get(job, DX), scratch), first * k)
-        input_gradient(w, panels, rows, k, m, scratch, dx, j, end)
+        w, wt = pointer_to(get(job, W), scratch), pointer_to(get(job, WT), scratch)
+        dx = at(pointer_to(get(job, DX), scratch), first * k)
+        packed = get(job, WT) != 0
+        input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, j, end)
 
 
 @inline
@@ -277,17 +292,21 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
 
 
 @inline
-def input_gradient(w, panels, rows, k, m, scratch, dx, begin, end):
-    """dx = dz @ w.T for the columns begin..end-1 of dx."""
+def input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, begin, end):
+    """dx = dz @ w.T for the columns begin..end-1 of dx; wt holds panels of w.T if `packed`."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
-    for j in range(begin, end, wide):
-        count = min(wide, end - j)
-        c = at(dx, j)
+    for i in range(0, rows, ROWS):
         for p in range(0, m, DEPTH):
             steps = min(DEPTH, m - p)
-            pack_right_transposed(at(w, j * m + p), m, steps, count, wide, scratch)
-            start, start_row = (c, k) if p > 0 else (zeros, 0)
-            multiply_rows(
-                turns_of(steps), at(panels, p * depth), wide, (depth - 1) * wide, scratch,
-                start, start_row, c, k, rows, count, -type_inf(scratch),
-            )  # fmt: skip
+            for j in range(begin, end, wide):
+                c, count = at(dx, i * k + j), min(wide, end - j)
+                panel = at(wt, j * padded(m, WIDEST) + p * wide)
+                if not packed:
+                    panel = scratch
+                    pack_right_transposed(at(w, j * m + p), m, steps, count, wide, scratch)
+                start, start_row = (c, k) if p > 0 else (zeros, 0)
+                multiply_rows(
+                    turns_of(steps), at(panels, p * depth + i * wide), wide, (depth - 1) * wide,
+                    panel, start, start_row, c, k, min(ROWS, rows - i), count,
+                    -type_inf(scratch), at(c, wide), k,
+                )  # fmt: skip

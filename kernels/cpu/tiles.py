@@ -4,6 +4,10 @@ A tile is emitted for each height and width of the tables in simd.py, and for ea
 may lie in memory. docs/cpu.md says what was measured.
 """
 
+from functools import partial
+from itertools import product
+
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -11,7 +15,10 @@ from .simd import (
     AHEAD,
     BLOCK,
     FEW,
+    FEW_AHEAD,
+    FEW_FAR,
     HEIGHTS,
+    OUTER,
     PANEL,
     STEPS,
     VECTOR_BYTES,
@@ -27,8 +34,8 @@ class Tile:
     neither read nor written. Offsets count elements.
     """
 
-    def __init__(self, v, height, vectors, steps):
-        self.v, self.builder = v, v.builder
+    def __init__(self, v, height, vectors, steps, fetch=None):
+        self.v, self.builder, self.fetch = v, v.builder, fetch
         self.height, self.vectors, self.steps = height, vectors, steps
 
     def emit(self, left, right, turns, init, init_row, c, c_row, rows, columns, floor):
@@ -67,8 +74,13 @@ class Tile:
         turn, a, b, *flat = carried
         sums = [flat[i : i + self.vectors] for i in range(0, len(flat), self.vectors)]
         next_turn = builder.add(turn, constant(1))
+        if self.fetch:
+            pointer, stride = self.fetch
+            first = builder.mul(turn, stride)
+            for line in range(0, PANEL * self.v.lanes, self.v.lanes):
+                self.v.prefetch(pointer, builder.add(first, constant(line)), write=False)
         for step in range(self.steps):
-            row = right.row(b, step, masks)
+            row = right.row(b, turn, step, masks)
             for i in range(self.height):
                 scalar = self.v.broadcast(a, left.offset(i))
                 sums[i] = [self.v.multiply_add(scalar, x, s) for x, s in zip(row, sums[i])]
@@ -132,13 +144,27 @@ class RowsInPlace:
         return self.builder.gep(a, [constant(1)])
 
 
+class ColumnsInPlace:
+    """Left operand: columns of a matrix as the user has it, rows `stride` apart; 0 for those beyond."""
+
+    def __init__(self, v, pointer, stride, columns):
+        self.builder, self.pointer, self.stride, self.columns = v.builder, pointer, stride, columns
+
+    def offset(self, i):
+        valid = self.builder.icmp_signed("<", constant(i), self.columns)
+        return self.builder.select(valid, constant(i), constant(0))
+
+    def next(self, a, next_turn, step):
+        return self.builder.gep(a, [self.stride])
+
+
 class Panel:
     """Right operand: a packed panel."""
 
     def __init__(self, v, pointer, vectors):
         self.v, self.pointer, self.vectors = v, pointer, vectors
 
-    def row(self, b, step, masks):
+    def row(self, b, turn, step, masks):
         first = step * PANEL * self.v.lanes
         return [self.v.load(b, constant(first + j * self.v.lanes)) for j in range(self.vectors)]
 
@@ -147,21 +173,46 @@ class Panel:
 
 
 class InPlace:
-    """Right operand: a matrix as the user has it, rows `stride` apart, fetched AHEAD rows early."""
+    """Right operand: a matrix as the user has it, rows `stride` apart, fetched into L1 and L2."""
+
+    ahead = {3: FEW_AHEAD, 2: FEW_FAR}
 
     def __init__(self, v, pointer, vectors, stride):
         self.v, self.pointer, self.vectors, self.stride = v, pointer, vectors, stride
-        self.ahead = v.builder.mul(stride, constant(AHEAD))
 
-    def row(self, b, step, masks):
+    def row(self, b, turn, step, masks):
         v = self.v
         offsets = [constant(j * v.lanes) for j in range(self.vectors)]
-        for offset in offsets:
-            v.prefetch(b, v.builder.add(self.ahead, offset), write=False)
+        for level, rows in self.ahead.items():
+            ahead = v.builder.mul(self.stride, constant(rows))
+            for offset in offsets:
+                v.prefetch(b, v.builder.add(ahead, offset), write=False, level=level)
         return [v.load_part(b, offset, mask) for offset, mask in zip(offsets, masks)]
 
     def next(self, b):
         return self.v.builder.gep(b, [self.stride])
+
+
+class InPlaceToPanel(InPlace):
+    """InPlace, `STEPS` rows per turn, and a panel that is filled with them on the way."""
+
+    ahead = {3: AHEAD}
+
+    def __init__(self, v, pointer, vectors, stride, panel):
+        super().__init__(v, pointer, vectors, stride)
+        self.panel = panel
+
+    def row(self, b, turn, step, masks):
+        v, wide = self.v, PANEL * self.v.lanes
+        b = v.builder.gep(b, [v.builder.mul(self.stride, constant(step))])
+        row = super().row(b, turn, step, masks)
+        first = v.builder.mul(turn, constant(STEPS * wide))
+        for j, x in enumerate(row):
+            v.store(x, self.panel, v.builder.add(first, constant(step * wide + j * v.lanes)))
+        return row
+
+    def next(self, b):
+        return self.v.builder.gep(b, [self.v.builder.mul(self.stride, constant(STEPS))])
 
 
 def _switch_on_rows(v, heights, rows, emit):
@@ -179,32 +230,59 @@ def _switch_on_rows(v, heights, rows, emit):
     builder.position_at_end(end)
 
 
-def _packed_tiles(v, left, b, turns, init, init_row, c, c_row, rows, columns, floor):
-    """Tiles on a packed panel: of each height, one for a vector of columns and one for two."""
+def _packed_tiles(
+    v, left, right, turns, init, init_row, c, c_row, rows, columns, floor, fetch=None
+):
+    """Tiles of each height, for a vector of columns and for two; right(vectors): its operand."""
     rest = (turns, init, init_row, c, c_row, rows, columns, floor)
 
     def emit(height):
+        for i in range(height):  # the tile below this one begins with what is fetched here
+            below = v.builder.mul(c_row, constant(height + i))
+            for j in range(0, PANEL * v.lanes, v.lanes):
+                v.prefetch(c, v.builder.add(below, constant(j)), write=False, level=2)
         narrow = v.builder.icmp_signed("<=", columns, constant(v.lanes))
         with v.builder.if_else(narrow) as branches:
             for vectors, branch in enumerate(branches, 1):
                 with branch:
-                    Tile(v, height, vectors, STEPS).emit(left, Panel(v, b, vectors), *rest)
+                    Tile(v, height, vectors, STEPS, fetch).emit(left, right(vectors), *rest)
 
     _switch_on_rows(v, HEIGHTS, rows, emit)
 
 
 @intrinsic
-def tile_rows(typingctx, a, a_jump, b, turns, init, init_row, c, c_row, rows, columns, floor):
+def tile_rows(
+    typingctx, a, a_jump, b, turns, init, init_row, c, c_row, rows, columns, floor, fetch, fetch_row
+):
     """One tile of c = max(init + a @ b, floor), rows of a in panels."""
     size = types.intp
 
     def codegen(context, builder, signature, args):
         v = vectors_of(context, builder, signature, 0)
-        a, a_jump, b, *rest = args
-        _packed_tiles(v, RowsInPanels(v, a, a_jump), b, *rest)
+        a, a_jump, b, *rest, fetch, fetch_row = args
+        _packed_tiles(
+            v, RowsInPanels(v, a, a_jump), partial(Panel, v, b), *rest, (fetch, fetch_row)
+        )
         return context.get_dummy_value()
 
-    return types.void(a, size, a, size, a, size, a, size, size, size, a.dtype), codegen
+    return types.void(a, size, a, size, a, size, a, size, size, size, a.dtype, a, size), codegen
+
+
+@intrinsic
+def tile_rows_and_pack(
+    typingctx, a, a_jump, b, b_row, panel, turns, init, init_row, c, c_row, rows, columns, floor
+):
+    """tile_rows with b as it lies in memory, STEPS * turns rows; packs it into `panel`."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_jump, b, b_row, panel, *rest = args
+        right = partial(InPlaceToPanel, v, b, stride=b_row, panel=panel)
+        _packed_tiles(v, RowsInPanels(v, a, a_jump), right, *rest)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, a, size, a, size, a, size, size, size, a.dtype), codegen
 
 
 @intrinsic
@@ -215,7 +293,7 @@ def tile_columns(typingctx, a, b, turns, init, init_row, c, c_row, rows, columns
     def codegen(context, builder, signature, args):
         v = vectors_of(context, builder, signature, 0)
         a, b, *rest = args
-        _packed_tiles(v, ColumnsInBlock(v, a), b, *rest)
+        _packed_tiles(v, ColumnsInBlock(v, a), partial(Panel, v, b), *rest)
         return context.get_dummy_value()
 
     return types.void(a, a, size, a, size, a, size, size, size, a.dtype), codegen
@@ -239,6 +317,104 @@ def tile_in_place(typingctx, a, a_row, b, b_row, k, init, init_row, c, c_row, ro
         return context.get_dummy_value()
 
     return types.void(a, size, a, size, size, a, size, a, size, size, size, a.dtype), codegen
+
+
+@intrinsic
+def tile_outer(typingctx, a, a_row, b, b_row, k, init, init_row, c, c_row, rows, columns):
+    """One tile of c = init + a.T @ b of up to OUTER rows and vectors, for a few k."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_row, b, b_row, k, *rest = args
+        height, vectors = OUTER
+        left = ColumnsInPlace(v, a, a_row, rest[4])
+        no_floor = ir.Constant(v.type.element, float("-inf"))
+        Tile(v, height, vectors, 1).emit(left, InPlace(v, b, vectors, b_row), k, *rest, no_floor)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, size, a, size, a, size, size, size), codegen
+
+
+@intrinsic
+def outer_columns(typingctx, pointer):
+    """Columns of a tile_outer, a constant; its rows are OUTER[0]."""
+
+    def codegen(context, builder, signature, args):
+        return constant(OUTER[1] * VECTOR_BYTES // (pointer.dtype.bitwidth // 8))
+
+    return types.intp(pointer), codegen
+
+
+@intrinsic
+def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, rows, columns):
+    """One tile of c = a @ b.T for a few rows: products of rows, summed lane by lane.
+
+    FEW gives the rows of b for the rows of a; an index beyond repeats index 0.
+    """
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_row, b, b_row, k, c, c_row, rows, columns = args
+
+        def offsets(count, valid, stride):
+            inside = [builder.icmp_signed("<", constant(i), valid) for i in range(count)]
+            return [
+                builder.select(one, builder.mul(stride, constant(i)), constant(0))
+                for i, one in enumerate(inside)
+            ]
+
+        def emit(height):
+            width = FEW[height]
+            left, right = offsets(height, rows, a_row), offsets(width, columns, b_row)
+            to_row, to_column = offsets(height, rows, c_row), offsets(width, columns, constant(1))
+            sums = _dots(v, a, left, b, right, k)
+            for i in reversed(range(height)):  # index 0 last: those beyond were written to it
+                for j in reversed(range(width)):
+                    place = builder.gep(c, [builder.add(to_row[i], to_column[j])])
+                    builder.store(v.sum(sums[i][j]), place).align = v.align
+
+        _switch_on_rows(v, tuple(FEW), rows, emit)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, size, a, size, size, size), codegen
+
+
+def _dots(v, a, left, b, right, k):
+    """Vectors whose lanes' sums are the products of each row of a with each row of b."""
+    builder = v.builder
+    lanes = constant(v.lanes)
+
+    def add(sums, p, mask):
+        rows = [v.load_part(a, builder.add(offset, p), mask) for offset in left]
+        columns = [v.load_part(b, builder.add(offset, p), mask) for offset in right]
+        return [
+            v.multiply_add(row, column, total)
+            for (row, column), total in zip(product(rows, columns), sums)
+        ]
+
+    before, loop = builder.block, builder.append_basic_block("k")
+    done = builder.append_basic_block("k_done")
+    whole = builder.sub(k, builder.srem(k, lanes))
+    entering = [constant(0)] + [v.zero] * (len(left) * len(right))
+    builder.cbranch(builder.icmp_signed(">", whole, constant(0)), loop, done)
+    builder.position_at_end(loop)
+    p, *sums = carried = [builder.phi(x.type) for x in entering]
+    every = ir.Constant(ir.VectorType(ir.IntType(1), v.lanes), [1] * v.lanes)
+    leaving = [builder.add(p, lanes), *add(sums, p, every)]
+    for phi, x, y in zip(carried, entering, leaving):
+        phi.add_incoming(x, before)
+        phi.add_incoming(y, loop)
+    builder.cbranch(builder.icmp_signed("<", leaving[0], whole), loop, done)
+    builder.position_at_end(done)
+    results = [builder.phi(x.type) for x in entering]
+    for phi, x, y in zip(results, entering, leaving):
+        phi.add_incoming(x, before)
+        phi.add_incoming(y, loop)
+    p, *sums = results
+    sums = add(sums, p, v.first(builder.sub(k, p)))
+    return [sums[i : i + len(right)] for i in range(0, len(sums), len(right))]
 
 
 @intrinsic

@@ -1,0 +1,141 @@
+"""A dense layer for a few rows: w is read once, where it lies, and nothing is packed.
+
+A batch of 1 to 8 rows uses each weight so rarely that reading w is all that counts. The forward
+pass runs down blocks of columns; the backward pass walks along the rows of w and dw together,
+dx[:, j] = dz @ w[j] and dw[j] = x[:, j].T @ dz, so that both are read and written in order.
+"""
+
+from math import inf
+
+from numba import carray
+
+from ..codes import IDENTITY, RELU
+from .activations import activate, activation_gradient
+from .jit import inline
+from .pointers import address, at, get, new_job, number_of, pointer_to, put
+from .simd import OUTER, PANEL, WIDEST, copy_part, width
+from .threads import part, parts, run, task, useful_tasks
+from .tiles import few_columns, outer_columns, tile_dots, tile_in_place, tile_outer
+
+GRAIN = 2**17  # weights that make a task worth a thread
+ZEROS = 8 * WIDEST  # elements of scratch that stand for an absent bias
+ROWS = 2 * OUTER[0]  # of w that are read, and of dw that are written, before the next
+
+# The words of a job
+X, W, B, Z, Y, DY, SAVED, DZ, DW, DX, N, K, M, ACTIVATION, ADD, PARTS = range(16)
+
+
+@inline
+def zero(scratch, size):
+    """The scratch, its first `size` elements zero."""
+    for j in range(0, size, width(scratch)):
+        copy_part(at(scratch, j), scratch, 0)
+    return scratch
+
+
+@inline
+def forward_few(x, w, b, activation, work, z, y):
+    """z = x @ w + b, y = f(z); work: ZEROS elements."""
+    n, k = x.shape
+    m = w.shape[1]
+    scratch = address(work, 0)
+    wanted = useful_tasks(k * m, GRAIN)
+    column_parts = parts(m, m, wanted, 4 * WIDEST)
+    job = new_job()
+    put(job, X, number_of(address(x, 0)))
+    put(job, W, number_of(address(w, 0)))
+    put(job, B, number_of(address(b, 0)) if b.size > 0 else 0)
+    put(job, Z, number_of(address(z, 0)) if z.size > 0 else 0)
+    put(job, Y, number_of(address(y, 0)))
+    put(job, N, n)
+    put(job, K, k)
+    put(job, M, m)
+    put(job, ACTIVATION, activation)
+    put(job, PARTS, column_parts)
+    run(forward_columns(scratch), job, column_parts, scratch, wanted > 1)
+
+
+@task
+def forward_columns(job, number, scratch):
+    """Some columns of y."""
+    n, k, m, activation = get(job, N), get(job, K), get(job, M), get(job, ACTIVATION)
+    column, end = part(m, get(job, PARTS), number, 2 * WIDEST)
+    x = pointer_to(get(job, X), scratch)
+    w = pointer_to(get(job, W), scratch)
+    y = pointer_to(get(job, Y), scratch)
+    kept = get(job, Z) != 0
+    on_registers = activation == IDENTITY or (activation == RELU and not kept)
+    floor = 0.0 if on_registers and activation == RELU else -inf
+    wide = few_columns(x, n)
+    b, b_step = zero(scratch, ZEROS), 0
+    if get(job, B) != 0:
+        b, b_step = pointer_to(get(job, B), scratch), 1
+    for j in range(column, end, wide):
+        count = min(wide, end - j)
+        start = at(b, j * b_step)
+        tile_in_place(x, k, at(w, j), m, k, start, 0, at(y, j), m, n, count, floor)
+    if kept or not on_registers:
+        z = pointer_to(get(job, Z), scratch)
+        for i in range(n):
+            segment = carray(at(y, i * m + column), end - column)
+            if kept:
+                carray(at(z, i * m + column), end - column)[:] = segment
+            activate(activation, segment)
+
+
+@inline
+def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
+    """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T.
+
+    work: ZEROS + n * m elements.
+    """
+    n, m = dy.shape
+    k = x.shape[1]
+    scratch = address(work, 0)
+    dz = carray(at(scratch, ZEROS), n * m)
+    kept, above = carray(address(saved, 0), n * m), carray(address(dy, 0), n * m)
+    activation_gradient(activation, kept, above, dz)
+    for i in range(n):
+        for j in range(db.size):
+            db[j] = dz[i * m + j] if i == 0 and not add else db[j] + dz[i * m + j]
+    wanted = useful_tasks(k * m, GRAIN)
+    row_parts = parts(k, max(k, 1), wanted, ROWS)
+    job = new_job()
+    put(job, X, number_of(address(x, 0)))
+    put(job, W, number_of(address(w, 0)))
+    put(job, DZ, number_of(at(scratch, ZEROS)))
+    put(job, DW, number_of(address(dw, 0)))
+    put(job, DX, number_of(address(dx, 0)) if dx.size > 0 else 0)
+    put(job, N, n)
+    put(job, K, k)
+    put(job, M, m)
+    put(job, ADD, 1 if add else 0)
+    put(job, PARTS, row_parts)
+    run(backward_rows(scratch), job, row_parts, scratch, wanted > 1)
+
+
+@task
+def backward_rows(job, number, scratch):
+    """Some rows of dw, and as many columns of dx."""
+    n, k, m, add = get(job, N), get(job, K), get(job, M), get(job, ADD) != 0
+    begin, end = part(k, get(job, PARTS), number, ROWS)
+    x = pointer_to(get(job, X), scratch)
+    w = pointer_to(get(job, W), scratch)
+    dz = pointer_to(get(job, DZ), scratch)
+    dw = pointer_to(get(job, DW), scratch)
+    dx = pointer_to(get(job, DX), scratch)
+    dots, wide = few_columns(x, n) * PANEL // width(scratch), outer_columns(scratch)
+    zeros = zero(scratch, ZEROS)
+    for row in range(begin, end, ROWS):
+        last = min(row + ROWS, end)
+        if get(job, DX) != 0:
+            for j in range(row, last, dots):
+                tile_dots(dz, m, at(w, j * m), m, m, at(dx, j), k, n, min(dots, last - j))
+        for j in range(row, last, OUTER[0]):
+            for column in range(0, m, wide):
+                c = at(dw, j * m + column)
+                start, start_row = (c, m) if add else (zeros, 0)
+                tile_outer(
+                    at(x, j), k, at(dz, column), m, n, start, start_row, c, m,
+                    min(OUTER[0], last - j), min(wide, m - column),
+                )  # fmt: skip
