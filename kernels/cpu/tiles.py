@@ -145,7 +145,7 @@ class RowsInPlace:
 
 
 class ColumnsInPlace:
-    """Left operand: columns of a matrix as the user has it, rows `stride` apart; 0 for those beyond."""
+    """Left operand: columns of a matrix as the user has it; column 0 for those beyond."""
 
     def __init__(self, v, pointer, stride, columns):
         self.builder, self.pointer, self.stride, self.columns = v.builder, pointer, stride, columns
@@ -175,7 +175,7 @@ class Panel:
 class InPlace:
     """Right operand: a matrix as the user has it, rows `stride` apart, fetched into L1 and L2."""
 
-    ahead = {3: FEW_AHEAD, 2: FEW_FAR}
+    ahead = ((FEW_AHEAD, 3), (FEW_FAR, 2))  # rows, and llvm.prefetch's locality
 
     def __init__(self, v, pointer, vectors, stride):
         self.v, self.pointer, self.vectors, self.stride = v, pointer, vectors, stride
@@ -183,7 +183,7 @@ class InPlace:
     def row(self, b, turn, step, masks):
         v = self.v
         offsets = [constant(j * v.lanes) for j in range(self.vectors)]
-        for level, rows in self.ahead.items():
+        for rows, level in self.ahead:
             ahead = v.builder.mul(self.stride, constant(rows))
             for offset in offsets:
                 v.prefetch(b, v.builder.add(ahead, offset), write=False, level=level)
@@ -196,7 +196,7 @@ class InPlace:
 class InPlaceToPanel(InPlace):
     """InPlace, `STEPS` rows per turn, and a panel that is filled with them on the way."""
 
-    ahead = {3: AHEAD}
+    ahead = ((AHEAD, 3),)
 
     def __init__(self, v, pointer, vectors, stride, panel):
         super().__init__(v, pointer, vectors, stride)
@@ -254,7 +254,10 @@ def _packed_tiles(
 def tile_rows(
     typingctx, a, a_jump, b, turns, init, init_row, c, c_row, rows, columns, floor, fetch, fetch_row
 ):
-    """One tile of c = max(init + a @ b, floor), rows of a in panels."""
+    """One tile of c = max(init + a @ b, floor), rows of a in panels.
+
+    Fetches a row at `fetch` each turn, `fetch_row` apart: what the next panel is made of.
+    """
     size = types.intp
 
     def codegen(context, builder, signature, args):
