@@ -82,9 +82,13 @@ def pack_block(a, a_row, rows, columns, wide, block):
 def multiply_rows(
     turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, columns, floor, fetch, fetch_row
 ):
-    """tile_rows over any number of rows: a_row leads from a row of a to the next."""
+    """tile_rows over any number of rows: a_row leads from a row of a to the next.
+
+    The last tiles fetch the STEPS * turns rows at `fetch`, which the caller will want next.
+    """
     i, tiles = 0, (rows + TALLEST - 1) // TALLEST
     while tiles > 0:
+        fetch_step = fetch_row if tiles <= STEPS else 0
         height = tile_height(rows - i, tiles)
         tile_rows(
             at(a, i * a_row),
@@ -99,10 +103,10 @@ def multiply_rows(
             columns,
             floor,
             fetch,
-            fetch_row,
+            fetch_step,
         )
         i, tiles = i + height, tiles - 1
-        fetch = at(fetch, turns * fetch_row)
+        fetch = at(fetch, turns * fetch_step)
 
 
 @inline

@@ -42,7 +42,7 @@ BLOCK = 8 * 14 if VECTOR_BYTES == 64 else 16 * 6  # columns of a packed block fo
 FEW = {1: 8, 2: 8, 4: 6, 8: 3} if VECTOR_BYTES == 64 else {1: 8, 2: 4, 4: 2}
 MOST_FEW = max(FEW)
 OUTER = (4, 6) if VECTOR_BYTES == 64 else (2, 4)  # rows and vectors of a tile of dw for a few rows
-AHEAD = 12  # rows of w that a tile fetches before it packs them
+AHEAD = 8  # rows of w that a tile fetches before it packs them
 FEW_AHEAD, FEW_FAR = 4, 32  # rows of w that a tile of few rows fetches into L1, into L2
 WIDEST = PANEL * VECTOR_BYTES // 4  # columns of a panel of the smallest type
 

@@ -32,7 +32,7 @@ from .threads import part, parts, run, task, useful_tasks
 
 # Sizes of what is packed, in elements; docs/cpu.md holds the measurements.
 DEPTH = 512  # of the summed dimension: a panel is then 64 KB
-ROWS = 19 * TALLEST  # of x: with DEPTH 545 KB, half of an L2 cache
+ROWS = 14 * TALLEST  # of x: with DEPTH 401 KB, less than half of an L2 cache
 COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has run
 BATCH = 512  # rows of the batch whose dz is packed at once
 CHUNK = 4096  # elements of dz that are computed at once, in L1
@@ -40,6 +40,12 @@ GRAIN = 2**17  # multiplications that make a task worth a thread
 
 # Elements of scratch that a task needs: packed rows, a panel, zeros for the widest tile.
 SCRATCH = ROWS * DEPTH + (DEPTH + TALLEST) * WIDEST + ZEROS
+
+
+@inline
+def most_rows(pointer):
+    """ROWS for float32, half as many for float64: as many bytes."""
+    return ROWS * width(pointer) // WIDEST
 
 
 @inline
@@ -71,10 +77,11 @@ def forward(x, w, b, activation, work, z, y):
     if n <= MOST_FEW:
         forward_few(x, w, b, activation, work, z, y)
         return
+    scratch = address(work, 0)
     on_registers = activation == IDENTITY or (activation == RELU and z.size == 0)
     wanted = useful_tasks(n * k * m, GRAIN)
     # Each part of the columns packs the rows again, w is packed without a cost: so rows first.
-    row_parts = parts(n, ROWS, wanted, 3 * TALLEST)
+    row_parts = parts(n, most_rows(scratch), wanted, 3 * TALLEST)
     rest = (wanted + row_parts - 1) // row_parts
     column_parts = parts(m, m if on_registers else COLUMNS, rest, 2 * WIDEST)
     job = new_job()
@@ -89,7 +96,6 @@ def forward(x, w, b, activation, work, z, y):
     put(job, ACTIVATION, activation)
     put(job, ROW_PARTS, row_parts)
     put(job, COLUMN_PARTS, column_parts)
-    scratch = address(work, 0)
     run(forward_block(scratch), job, row_parts * column_parts, scratch, wanted > 1)
 
 
@@ -157,7 +163,7 @@ def backward_work(n, k, m):
     if n <= MOST_FEW:
         return ZEROS + n * m
     gradients = padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
-    weights = padded(m, WIDEST) * padded(k, WIDEST) if n > ROWS else 0
+    weights = padded(m, WIDEST) * padded(k, WIDEST) if n > ROWS // 2 else 0
     return SCRATCH + gradients + weights
 
 
@@ -177,7 +183,8 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
         backward_few(add, dy, x, w, saved, activation, work, dw, db, dx)
         return
     panels = padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
-    transposed = n > ROWS and dx.size > 0
+    scratch = address(work, 0)
+    transposed = n > most_rows(scratch) and dx.size > 0
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
@@ -191,7 +198,6 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     put(job, K, k)
     put(job, M, m)
     put(job, ACTIVATION, activation)
-    scratch = address(work, 0)
     for first in range(0, n, BATCH):
         rows = min(BATCH, n - first)
         wanted = useful_tasks(rows * k * m, GRAIN)
@@ -295,7 +301,8 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
 def input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, begin, end):
     """dx = dz @ w.T for the columns begin..end-1 of dx; wt holds panels of w.T if `packed`."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
-    for i in range(0, rows, ROWS):
+    most = most_rows(scratch)
+    for i in range(0, rows, most):
         for p in range(0, m, DEPTH):
             steps = min(DEPTH, m - p)
             for j in range(begin, end, wide):
@@ -305,8 +312,9 @@ def input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, begin, end):
                     panel = scratch
                     pack_right_transposed(at(w, j * m + p), m, steps, count, wide, scratch)
                 start, start_row = (c, k) if p > 0 else (zeros, 0)
+                following = at(panel, padded(m, WIDEST) * wide if packed else 0)
                 multiply_rows(
                     turns_of(steps), at(panels, p * depth + i * wide), wide, (depth - 1) * wide,
-                    panel, start, start_row, c, k, min(ROWS, rows - i), count,
-                    -type_inf(scratch), at(c, wide), k,
+                    panel, start, start_row, c, k, min(most, rows - i), count,
+                    -type_inf(scratch), following, wide if packed else 0,
                 )  # fmt: skip

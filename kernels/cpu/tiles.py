@@ -77,8 +77,8 @@ class Tile:
         if self.fetch:
             pointer, stride = self.fetch
             first = builder.mul(turn, stride)
-            for line in range(0, PANEL * self.v.lanes, self.v.lanes):
-                self.v.prefetch(pointer, builder.add(first, constant(line)), write=False)
+            for element in lines(self.v, PANEL):
+                self.v.prefetch(pointer, builder.add(first, constant(element)), write=False)
         for step in range(self.steps):
             row = right.row(b, turn, step, masks)
             for i in range(self.height):
@@ -96,6 +96,11 @@ class Tile:
             phi.add_incoming(x, before)
             phi.add_incoming(y, loop)
         return [results[i : i + self.vectors] for i in range(0, len(results), self.vectors)]
+
+
+def lines(v, vectors):
+    """Elements of a row that lie on all of its cache lines, wherever the first of them begins."""
+    return [*range(0, vectors * v.lanes, v.lanes), vectors * v.lanes - 1]
 
 
 class RowsInPanels:
@@ -185,8 +190,8 @@ class InPlace:
         offsets = [constant(j * v.lanes) for j in range(self.vectors)]
         for rows, level in self.ahead:
             ahead = v.builder.mul(self.stride, constant(rows))
-            for offset in offsets:
-                v.prefetch(b, v.builder.add(ahead, offset), write=False, level=level)
+            for element in lines(v, self.vectors):
+                v.prefetch(b, v.builder.add(ahead, constant(element)), write=False, level=level)
         return [v.load_part(b, offset, mask) for offset, mask in zip(offsets, masks)]
 
     def next(self, b):
@@ -239,8 +244,8 @@ def _packed_tiles(
     def emit(height):
         for i in range(height):  # the tile below this one begins with what is fetched here
             below = v.builder.mul(c_row, constant(height + i))
-            for j in range(0, PANEL * v.lanes, v.lanes):
-                v.prefetch(c, v.builder.add(below, constant(j)), write=False, level=2)
+            for element in lines(v, PANEL):
+                v.prefetch(c, v.builder.add(below, constant(element)), write=False, level=2)
         narrow = v.builder.icmp_signed("<=", columns, constant(v.lanes))
         with v.builder.if_else(narrow) as branches:
             for vectors, branch in enumerate(branches, 1):
