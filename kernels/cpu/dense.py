@@ -1,13 +1,14 @@
-"""A dense layer in Numba."""
+"""A dense layer in Numba: each call runs on the engine that the table of engines.py names."""
 
-from . import tiled
-from .jit import kernel
+from . import blas, tiled
+from .engines import BACKWARD, FORWARD, chooses_blas
+from .jit import inline, kernel
 
 
 @kernel
 def dense_forward_work(n, k, m):
-    """Elements of `work` that dense_forward needs."""
-    return tiled.forward_work(n, k, m)
+    """Elements of `work` that dense_forward needs, whichever engine runs."""
+    return max(tiled.forward_work(n, k, m), blas.forward_work(n, k, m))
 
 
 @kernel
@@ -16,13 +17,24 @@ def dense_forward(x, w, b, activation, work, z, y):
 
     x: (n, k), w: (k, m), b: (m,) or empty, z: (n, m) or empty (z is then not kept), y: (n, m).
     """
-    tiled.forward(x, w, b, activation, work, z, y)
+    if chooses_blas(FORWARD, x, w):
+        blas.forward(x, w, b, activation, work, z, y)
+    else:
+        tiled.forward(x, w, b, activation, work, z, y)
 
 
 @kernel
 def dense_backward_work(n, k, m):
-    """Elements of `work` that dense_backward and dense_backward_add need."""
-    return tiled.backward_work(n, k, m)
+    """Elements of `work` that dense_backward and dense_backward_add need, whichever engine runs."""
+    return max(tiled.backward_work(n, k, m), blas.backward_work(n, k, m))
+
+
+@inline
+def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
+    if chooses_blas(BACKWARD, x, w):
+        blas.backward(add, dy, x, w, saved, activation, work, dw, db, dx)
+    else:
+        tiled.backward(add, dy, x, w, saved, activation, work, dw, db, dx)
 
 
 @kernel
@@ -31,7 +43,7 @@ def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
 
     dy, saved: (n, m), x: (n, k), w, dw: (k, m), db: (m,) or empty, dx: (n, k) or empty.
     """
-    tiled.backward(False, dy, x, w, saved, activation, work, dw, db, dx)
+    backward(False, dy, x, w, saved, activation, work, dw, db, dx)
 
 
 @kernel
@@ -40,4 +52,4 @@ def dense_backward_add(dy, x, w, saved, activation, work, dw, db, dx):
 
     dense_backward for gradients that the parts of a batch add to; shapes as there.
     """
-    tiled.backward(True, dy, x, w, saved, activation, work, dw, db, dx)
+    backward(True, dy, x, w, saved, activation, work, dw, db, dx)

@@ -9,6 +9,24 @@ WORD = ir.IntType(64)
 JOB_WORDS = 32
 
 
+def symbol(name):
+    """An intrinsic that gives a pointer to the words behind a linker symbol.
+
+    llvmlite.binding.add_symbol names them. An address in the code would not survive on disk.
+    """
+
+    @intrinsic
+    def pointer(typingctx):
+        def codegen(context, builder, signature, args):
+            if name not in builder.module.globals:
+                ir.GlobalVariable(builder.module, WORD, name).linkage = "external"
+            return builder.module.globals[name]
+
+        return types.CPointer(types.intp)(), codegen
+
+    return pointer
+
+
 @intrinsic
 def address(typingctx, array, offset):
     """Pointer to the element `offset` of a C-ordered array."""

@@ -32,6 +32,7 @@ from .pointers import (
     get,
     pointer_to,
     put,
+    symbol,
 )
 
 # Words of the pool, each on a cache line of its own where threads contend for it.
@@ -55,18 +56,7 @@ _first = (-_memory.ctypes.data // 8) % 8  # where a cache line begins
 _pool = _memory[_first : _first + ARENAS + MOST_WORKERS]
 llvm.add_symbol("fastbp_pool", _pool.ctypes.data)
 
-
-@intrinsic
-def pool(typingctx):
-    """Pointer to the pool. A symbol, so that compiled code can be cached on disk."""
-
-    def codegen(context, builder, signature, args):
-        name = "fastbp_pool"
-        if name not in builder.module.globals:
-            ir.GlobalVariable(builder.module, WORD, name).linkage = "external"
-        return builder.module.globals[name]
-
-    return types.CPointer(types.intp)(), codegen
+pool = symbol("fastbp_pool")
 
 
 def _libc(builder, name, *args):

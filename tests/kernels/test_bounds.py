@@ -13,6 +13,7 @@ CODE = """
 import ctypes, mmap, sys
 import numpy as np
 from fastbp.kernels import codes, cpu
+from fastbp.kernels.cpu import engines
 
 libc = ctypes.CDLL(None, use_errno=True)
 PAGE = mmap.PAGESIZE
@@ -31,6 +32,8 @@ def guarded(shape, dtype, at_end):
     return np.frombuffer(memory, dtype, count=int(np.prod(shape)), offset=begin).reshape(shape)
 
 rng = np.random.default_rng(0)
+engines.choices[...] = {"tiles": 0, "blas": -1}[sys.argv[2]]
+
 def filled(shape, dtype, at_end):
     array = guarded(shape, dtype, at_end)
     array[...] = rng.standard_normal(shape)
@@ -58,10 +61,11 @@ SIZES = {
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="guard pages need mprotect")
+@pytest.mark.parametrize("engine", ["tiles", "blas"])
 @pytest.mark.parametrize("sizes", SIZES)
-def test_kernels_stay_inside_their_arrays(sizes):
+def test_kernels_stay_inside_their_arrays(sizes, engine):
     ended = subprocess.run(
-        [sys.executable, "-c", CODE, repr(SIZES[sizes])],
+        [sys.executable, "-c", CODE, repr(SIZES[sizes]), engine],
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert ended.stdout == "inside\n", (ended.returncode, ended.stderr[-2000:])

@@ -1,11 +1,14 @@
 """dense_forward and dense_backward: the reference, differences, and sums of products by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastbp.kernels import codes, cpu, reference
+from fastbp.kernels.cpu import engines
 
 CODES = codes.ACTIVATIONS
 
@@ -27,7 +30,10 @@ SHAPES = [
     (513, 7, 31),
     (1100, 3, 2),
 ]
-LONG = [(7, 300, 20), (20, 7, 513), (3, 1030, 70), (70, 2, 1030), (260, 515, 34)]  # in k or m
+LONG = [  # in k or m; around what the engines cut: 16 and 512 rows, 4096 and 2**14 elements
+    (7, 300, 20), (20, 7, 513), (3, 1030, 70), (70, 2, 1030), (260, 515, 34), (515, 3, 1030),
+    (17, 2, 4100), (1000, 3, 33),
+]  # fmt: skip
 FEW = [(1, 1, 1), (65, 64, 63), (257, 9, 17)]
 
 
@@ -43,6 +49,45 @@ def operands(n, k, m, dtype=np.float64, seed=0):
 
 def nans(*shape, like):
     return np.full(shape, np.nan, like.dtype)
+
+
+def on_blas(kernel):
+    """The kernel with the engine forced to BLAS for the time of a call."""
+
+    def call(*arguments):
+        before = engines.choices.copy()
+        engines.choices[...] = -1
+        try:
+            return kernel(*arguments)
+        finally:
+            engines.choices[...] = before
+
+    return call
+
+
+# Each engine of the CPU's is a twin of its own here; without a measured table `cpu` is the tiles.
+LAYERS = [name for name in cpu.__all__ if name.startswith("dense_")]
+BLAS = SimpleNamespace(**{name: on_blas(getattr(cpu, name)) for name in LAYERS})
+TWINS = {"reference": reference, "tiles": cpu, "blas": BLAS}
+
+
+@pytest.fixture(scope="session", params=TWINS)
+def kernels(request):
+    return TWINS[request.param]
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        *((name, dtype) for name in ("tiles", "blas") for dtype in (np.float64, np.float32)),
+        ("reference", np.float32),
+    ],
+    ids=lambda param: f"{param[0]}-{np.dtype(param[1])}",
+)
+def candidate(request):
+    """(kernels, dtype) of all that is measured against the reference in float64."""
+    name, dtype = request.param
+    return TWINS[name], np.dtype(dtype)
 
 
 @pytest.fixture(scope="session")

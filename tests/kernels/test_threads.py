@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastbp.kernels import codes, cpu
-from fastbp.kernels.cpu import threads
+from fastbp.kernels.cpu import engines, threads
 
 SHAPES = [(300, 400, 500), (1000, 130, 67), (64, 1100, 310)]  # (n, k, m), all cut into tasks
 
@@ -45,6 +45,15 @@ def forward_and_backward(x, w, b, dy):
     return [y, dw, db, dx]
 
 
+@pytest.fixture(params=["tiles", "blas"])
+def engine(request):
+    """The tests run on each engine."""
+    engines.choices[...] = -1 if request.param == "blas" else 0
+    yield request.param
+    engines.choices[...] = 0
+
+
+@pytest.mark.usefixtures("engine")
 def test_results_are_the_same_bits_for_every_number_of_threads(pool, layers):
     pool(1)
     alone = [forward_and_backward(*layer) for layer in layers]
