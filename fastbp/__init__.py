@@ -9,6 +9,7 @@ if not (_here / "kernels").is_dir():
     __path__.append(str(_here.parent))
 
 from . import functional, initializers  # noqa: E402  (needs the path set above)
+from .engines import get_engine, set_engine  # noqa: E402
 from .gradcheck import GradcheckError, gradcheck  # noqa: E402
 from .layers import Dense, Dropout  # noqa: E402
 from .losses import Huber  # noqa: E402
@@ -18,6 +19,7 @@ from .parallel import get_num_threads, set_num_threads  # noqa: E402
 from .regularization import ClipNorm, ClipValue  # noqa: E402
 from .storage import load  # noqa: E402
 from .training import DivergenceError, History  # noqa: E402
+from .warmup import Warmup, warmup  # noqa: E402
 
 __version__ = "0.1.0"
 
@@ -35,10 +37,14 @@ __all__ = [
     "Huber",
     "RMSprop",
     "Sequential",
+    "Warmup",
     "functional",
+    "get_engine",
     "get_num_threads",
     "gradcheck",
     "initializers",
     "load",
+    "set_engine",
     "set_num_threads",
+    "warmup",
 ]

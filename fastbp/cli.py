@@ -4,15 +4,18 @@ Exit codes: 0 done, 1 it could not be done or a check failed, 2 wrong arguments,
 """
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 from rich.text import Text
 
 from . import __version__, demo
 from .training import DivergenceError
+from .warmup import warmup
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,61 @@ def _bench(arguments: argparse.Namespace) -> None:
         console.print(f"written {written.resolve()}", soft_wrap=True)
 
 
+def _info_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from . import info
+
+    found = info.collect()
+    if arguments.json:
+        print(json.dumps(found, indent=1))
+    else:
+        Console().print(info.render(found))
+
+
+def _warmup_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--no-measure",
+        dest="measure",
+        action="store_false",
+        help="only compile; do not measure which engine is faster",
+    )
+
+
+def _warmup(arguments: argparse.Namespace) -> None:
+    console = Console()
+    columns = "{task.description}", BarColumn(), TaskProgressColumn(), TimeElapsedColumn()
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        task = bar.add_task("")
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=f"{what:<40}", completed=done, total=total)
+
+        done = warmup(measure=arguments.measure, progress=show)
+    where = done.folder or "nowhere: no cache folder is writable"
+    lines = [
+        f"{done.compiled} kernels compiled, {done.loaded} loaded from the cache, "
+        f"{done.seconds:.1f} s",
+        f"cache: {where}",
+    ]
+    if done.table is not None:
+        rows = done.table.rows
+        wins = sum(row.faster == "blas" for row in rows)
+        lines.append(f"engines: BLAS is faster for {wins} of {len(rows)} layers; `fastbp info`")
+    if done.table_path is not None:
+        lines.append(f"written {done.table_path}")
+    for line in lines:
+        console.print(Text(line), soft_wrap=True)
+
+
 COMMANDS = {
     "demo": Command("train a network and show what it learnt", _demo_arguments, _demo),
     "bench": Command("measure this machine beside its peers", _bench_arguments, _bench),
+    "info": Command("say what fastbp runs on and with", _info_arguments, _info),
+    "warmup": Command("compile the kernels and measure their engines", _warmup_arguments, _warmup),
 }
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+from . import engines, machine
 from .checks import check_count
 from .kernels.cpu import threads
 
@@ -36,6 +37,7 @@ def set_num_threads(count: int) -> None:
     global _wanted
     _wanted = check_count("count", count)
     threads.start(_wanted)
+    engines.load(_wanted)  # what was measured holds for a number of threads
 
 
 def get_num_threads() -> int:
@@ -44,10 +46,12 @@ def get_num_threads() -> int:
 
 
 def start_threads() -> None:
-    """Bring the threads to life before the first kernel, and again in the child of a fork."""
+    """Bring engines and threads to life before the first kernel, threads again after a fork."""
     global _wanted
     if _wanted is None:
-        _wanted = _default()
+        wanted = _default()
+        engines.load(wanted)
+        _wanted = wanted
     if threads.count() != min(_wanted, threads.MOST_WORKERS + 1):
         threads.start(_wanted)
 
@@ -55,8 +59,7 @@ def start_threads() -> None:
 def _default() -> int:
     asked = os.environ.get("FASTBP_NUM_THREADS")
     if asked is None:
-        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
-        return len(affinity(0)) if affinity else os.cpu_count() or 1
+        return machine.processors()
     if not asked.isdecimal() or int(asked) < 1:
         raise ValueError(f"FASTBP_NUM_THREADS: expected an integer >= 1, got {asked!r}")
     return int(asked)
