@@ -75,7 +75,7 @@ def warmup(
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError
         For another dtype.
 
     Examples
@@ -86,8 +86,10 @@ def warmup(
     True
     """
     start = time.perf_counter()
-    steps = [(f"{what} {dtype}", step, dtype.name) for dtype in map(check_dtype, dtypes)
-             for what, step in STEPS.items()]  # fmt: skip
+    wanted = [check_dtype(dtype) for dtype in dtypes]
+    steps = [
+        (f"{what} {dtype}", step, dtype.name) for dtype in wanted for what, step in STEPS.items()
+    ]
     before = cache_counts()
     start_threads()
     for done, (what, step, dtype) in enumerate(steps):
@@ -131,8 +133,8 @@ def _step(
     dropout: bool = False,
 ) -> Sequential:
     """One training step of one layer of zeros."""
-    layers = [Dense(2, 2, init="zeros", dtype=dtype), *([Dropout(0.5, rng=0)] if dropout else [])]
-    net = Sequential(*layers)
+    dense = Dense(2, 2, init="zeros", dtype=dtype)
+    net = Sequential(dense, Dropout(0.5, rng=0)) if dropout else Sequential(dense)
     x = _data(dtype)
     net.train_step(x, x if t is None else t, loss, optimizer or SGD(0.1), clip=clip, l2=l2)
     return net

@@ -1,6 +1,14 @@
-"""How Hypothesis runs: the same few examples by default, many new ones in `make fuzz`."""
+"""How Hypothesis runs: the same few examples by default, many new ones in `make fuzz`.
+
+And no test follows the engines that were measured or forced on the machine where it runs.
+"""
+
+import os
 
 from hypothesis import settings
+
+os.environ.pop("FASTBP_ENGINE", None)
+os.environ["FASTBP_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "no-such-folder")
 
 # No deadline: the first example compiles a kernel.
 settings.register_profile("default", max_examples=25, deadline=None, derandomize=True)

@@ -79,9 +79,9 @@ def task_rows(m):
 
 
 @inline
-def tasks_of(rows, m):
-    """Tasks that a pass over some rows is cut into."""
-    return (rows + task_rows(m) - 1) // task_rows(m)
+def parts(rows, step):
+    """How many parts of `step` rows; range(0, rows, step) may raise, which each caller checks."""
+    return (rows + step - 1) // step
 
 
 @inline
@@ -109,7 +109,8 @@ def forward(x, w, b, activation, work, z, y):
     put(job, ACTIVATION, activation)
     bare = activation == IDENTITY and b.size == 0 and z.size == 0
     step = panel_rows(n, m)
-    for begin in range(0, n, step):
+    for panel in range(parts(n, step)):
+        begin = panel * step
         rows = min(step, n - begin)
         c = address(y, begin * m)
         if k > 0:
@@ -122,7 +123,7 @@ def forward(x, w, b, activation, work, z, y):
             put(job, BEGIN, begin)
             put(job, END, begin + rows)
             worth = useful_tasks(rows * m, CHUNK) > 1
-            run(finish_rows(scratch), job, tasks_of(rows, m), scratch, worth)
+            run(finish_rows(scratch), job, parts(rows, task_rows(m)), scratch, worth)
 
 
 @task
@@ -156,7 +157,7 @@ SUMS = 7
 def backward_work(n, k, m):
     """Elements of `work` that `backward` needs: dz of one panel, and column sums of its tasks."""
     rows = panel_rows(n, m)
-    return 1 + (rows + tasks_of(rows, m)) * m
+    return 1 + (rows + parts(rows, task_rows(m))) * m
 
 
 @inline
@@ -180,15 +181,18 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     put(job, SUMS, number_of(sums) if db.size > 0 else 0)
     put(job, M, m)
     put(job, ACTIVATION, activation)
-    for begin in range(0, n, step):
+    for panel in range(parts(n, step)):
+        begin = panel * step
         rows = min(step, n - begin)
-        tasks = tasks_of(rows, m)
+        tasks = parts(rows, task_rows(m))
         put(job, BEGIN, begin)
         put(job, END, begin + rows)
         run(gradient_rows(dz), job, tasks, dz, useful_tasks(rows * m, CHUNK) > 1)
         if db.size > 0:
             for i in range(tasks):
-                db += carray(at(sums, i * m), m)
+                own = carray(at(sums, i * m), m)
+                for j in range(m):
+                    db[j] += own[j]
         if k > 0:
             more = add or begin > 0
             c = address(dw, 0)
