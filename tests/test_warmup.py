@@ -27,10 +27,8 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small_measurement(monkeypatch):
-    monkeypatch.setattr(engines, "ROWS", (2,))
-    monkeypatch.setattr(
-        engines.measure, "__kwdefaults__", {"rows": (2,), "sides": (3,), "rounds": 3}
-    )
+    small = {"rows": (2,), "sides": (3,), "rounds": 3}
+    monkeypatch.setattr(engines.measure, "__kwdefaults__", small)
 
 
 def test_a_second_process_only_loads():
