@@ -209,7 +209,7 @@ def read(settings: dict[str, Any]) -> Table | None:
         rows = tuple(Row(**row) for row in found["rows"])
         table = Table(found["settings"], str(found["date"]), float(found["seconds"]), rows)
         _check(table, settings)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError, KeyError) as fault:
         _notice(f"{path} cannot be used ({_one_line(fault)}); `fastbp warmup` measures it again")
@@ -284,7 +284,7 @@ def measure(
         Turns of each engine; what counts is their median.
     """
     global _table
-    start = time.perf_counter()
+    start, before = time.perf_counter(), choices.copy()
     grid = [(dtype, n, side) for dtype in DTYPES for n in rows for side in sides]
     found = []
     try:
@@ -295,7 +295,7 @@ def measure(
                 seconds = _race(call, rounds)
                 found.append(Row(direction, dtype, n, side, side, *seconds))
     finally:
-        _apply()
+        choices[...] = before
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     measured = Table(settings(threads), date, time.perf_counter() - start, tuple(found))
     if get_engine() == "auto":
