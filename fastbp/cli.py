@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedCo
 from rich.text import Text
 
 from . import __version__, demo
+from .benchmarks import command as bench
 from .training import DivergenceError
 from .warmup import warmup
 
@@ -52,37 +53,6 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _demo(arguments: argparse.Namespace) -> None:
     demo.run(arguments.task, arguments.output, arguments.epochs, arguments.seed)
-
-
-def _bench_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("dense",), help="dense: one layer, forward and backward")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("fastbp-bench"),
-        metavar="DIR",
-        help="folder for the JSON file and the pictures (default: %(default)s)",
-    )
-
-
-def _bench(arguments: argparse.Namespace) -> None:
-    from .benchmarks import dense, report  # they import what only a benchmark needs
-
-    console = Console()
-    with console.status("") as status:
-        results = dense.run(dense.SHAPES, arguments.dtype, status.update)
-    console.print(report.table(results))
-    console.print(
-        "best other: the fastest of the other contenders; times faster: its time over ours. bare "
-        "products: time of the best BLAS for the matrix products alone, over ours for all of it.",
-        style="dim",
-    )
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    path = arguments.output / f"dense-{arguments.dtype}.json"
-    report.write_json(results, path)
-    for written in (path, *report.plot(results, arguments.output)):
-        console.print(f"written {written.resolve()}", soft_wrap=True)
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +107,7 @@ def _warmup(arguments: argparse.Namespace) -> None:
 
 COMMANDS = {
     "demo": Command("train a network and show what it learnt", _demo_arguments, _demo),
-    "bench": Command("measure this machine beside its peers", _bench_arguments, _bench),
+    "bench": Command("measure this machine beside its peers", bench.add_arguments, bench.run),
     "info": Command("say what fastbp runs on and with", _info_arguments, _info),
     "warmup": Command("compile the kernels and measure their engines", _warmup_arguments, _warmup),
 }

@@ -1,185 +1,202 @@
-"""One dense layer, forward and backward, beside NumPy, PyTorch and JAX in one interleaved run."""
+"""One dense layer, forward and backward, beside its peers and the machine's limits."""
 
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from ..checks import Array
-from ..functional import absent, activation_code
-from ..kernels import cpu, reference
-from ..parallel import get_num_threads, start_threads
-from .measure import Contenders, copy_rate, fma_peak, provenance, race
+from ..functional import activation_code
+from ..kernels import codes, reference
+from .dense_contenders import ONE_THREAD, PACKAGES, Case, contenders, twin_passes
+from .limits import Limits
+from .measure import Contender, equal_threads, provenance, race
 
-# (n, k, m): batch, inputs, outputs
-SHAPES = [
-    *[(512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (512, 1024, 1024)],
-    *[(128, 768, 3072), (128, 3072, 768)],
-    *[(128, 784, 512), (256, 256, 256), (200, 300, 100), (128, 256, 10)],
-    *[(64, 64, 64), (32, 128, 128), (32, 784, 128)],
-    *[(1, 256, 256), (1, 1024, 1024), (4, 512, 512), (8, 1024, 1024)],
-]
-Case = dict[str, Any]
+Shape = tuple[int, int, int]  # n, k, m: batch, inputs, outputs
+
+# fmt: off
+SELECTIONS: dict[str, list[Shape]] = {
+    "large": [(512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (512, 1024, 1024),
+              (128, 768, 3072), (128, 3072, 768)],
+    "medium": [(128, 784, 512), (256, 256, 256), (200, 300, 100), (128, 256, 10)],
+    "small": [(64, 64, 64), (32, 128, 128), (32, 784, 128)],
+    "few": [(1, 256, 256), (1, 1024, 1024), (4, 512, 512), (8, 1024, 1024)],
+    # Around tiles and blocks; rows of 4 KB, which share a cache set, and their neighbours.
+    "odd": [*((size,) * 3 for size in (63, 64, 65, 128, 129, 1000, 1023, 1024)),
+            (512, 1024, 1024), (512, 1000, 1000), (512, 1040, 1040)],
+}
+# fmt: on
+SELECTIONS["main"] = [shape for name in list(SELECTIONS)[:4] for shape in SELECTIONS[name]]
+SELECTIONS["all"] = list(dict.fromkeys(SELECTIONS["main"] + SELECTIONS["odd"]))
+
+BATCHES: list[Shape] = [(2**i, 512, 512) for i in range(12)]  # of the picture over the batch
+PASSES = {"forward": 1, "backward": 2, "both": 3}  # matrix products in each
+FEW_ROWS = 16  # up to here a pass is a matter of memory: w is read, and dw written, for few rows
 
 
-def operands(n: int, k: int, m: int, dtype: np.dtype[Any]) -> Case:
-    """x, w, b, dy of one layer, and its relu output y."""
+def shapes_of(selection: str) -> list[Shape]:
+    """The shapes that a comma-separated selection names: names of `SELECTIONS`, or NxKxM.
+
+    Raises
+    ------
+    ValueError
+        For a name that is none, and for a size below 1.
+
+    Examples
+    --------
+    >>> from fastbp.benchmarks.dense import shapes_of
+    >>> shapes_of("small,1x20x30")
+    [(64, 64, 64), (32, 128, 128), (32, 784, 128), (1, 20, 30)]
+    """
+    shapes: list[Shape] = []
+    for name in selection.split(","):
+        sizes = name.split("x")
+        if name in SELECTIONS:
+            shapes += SELECTIONS[name]
+        elif len(sizes) == 3 and all(size.isdecimal() and int(size) for size in sizes):
+            n, k, m = map(int, sizes)
+            shapes.append((n, k, m))
+        else:
+            raise ValueError(
+                f"--shapes: expected {', '.join(SELECTIONS)} or NxKxM such as 128x784x512, "
+                f"separated by commas, got {name!r}"
+            )
+    return list(dict.fromkeys(shapes))
+
+
+def operands(n: int, k: int, m: int, dtype: np.dtype[Any], activation: str = "relu") -> Case:
+    """x, w, b, dy of one layer, and what its forward pass keeps for backward."""
     rng = np.random.default_rng(0)
     shapes = {"x": (n, k), "w": (k, m), "b": (m,), "dy": (n, m)}
     case: Case = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
     case["w"] /= np.sqrt(k).astype(dtype)
-    case["y"] = np.maximum(case["x"] @ case["w"] + case["b"], 0)
-    return case
+    z = case["x"] @ case["w"] + case["b"]
+    case["dy"][np.abs(z) < 1e-4] = 0  # next to a kink, rounding decides which slope is right
+    y = z.copy()
+    code = activation_code(activation)
+    reference.activate(code, y.reshape(-1))
+    return case | {"saved": z if code in codes.KEEPS_Z else y, "activation": activation}
 
 
-def twin_contenders(kernels: Any, case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Forward and backward of a twin, writing to the same arrays in every call."""
-    x, w, b, dy, y = (case[name] for name in ("x", "w", "b", "dy", "y"))
-    (n, k), m, relu = x.shape, w.shape[1], activation_code("relu")
-    forward_work = np.empty(kernels.dense_forward_work(n, k, m), x.dtype)
-    backward_work = np.empty(kernels.dense_backward_work(n, k, m), x.dtype)
-    out, z = np.empty_like(y), absent(2, x.dtype)
-    dw, db, dx = np.empty_like(w), np.empty_like(b), np.empty_like(x)
-
-    def forward() -> Array:
-        kernels.dense_forward(x, w, b, relu, forward_work, z, out)
-        return out
-
-    def backward() -> tuple[Array, ...]:
-        kernels.dense_backward(dy, x, w, y, relu, backward_work, dw, db, dx)
-        return dw, db, dx
-
-    return forward, backward
-
-
-def product_contenders(case: Case) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """The bare matrix products of NumPy's BLAS: no bias, no activation, no gradient of either."""
-    x, w, dy = case["x"], case["w"], case["dy"]
-    y, dw, dx = np.empty_like(dy), np.empty_like(w), np.empty_like(x)
-    return (
-        lambda: np.matmul(x, w, out=y),
-        lambda: (np.matmul(x.T, dy, out=dw), np.matmul(dy, w.T, out=dx)),
-    )
-
-
-def torch_contenders(case: Case) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """PyTorch, eager and compiled, with the backward pass written out: no autograd overhead."""
-    import torch
-
-    torch.set_num_threads(get_num_threads())
-    x, w, b, dy, y = (torch.from_numpy(case[name]) for name in ("x", "w", "b", "dy", "y"))
-
-    def forward(x: Any, w: Any, b: Any) -> Any:
-        return torch.relu(torch.addmm(b, x, w))
-
-    def backward(dy: Any, x: Any, w: Any, y: Any) -> Any:
-        dz = dy * (y > 0)
-        return x.T @ dz, dz.sum(0), dz @ w.T
-
-    compiled = torch.compile(forward), torch.compile(backward)
-    return {
-        "PyTorch": (lambda: forward(x, w, b), lambda: backward(dy, x, w, y)),
-        "torch.compile": (lambda: compiled[0](x, w, b), lambda: compiled[1](dy, x, w, y)),
-        "PyTorch products": (lambda: torch.mm(x, w), lambda: (x.T @ dy, dy @ w.T)),
-    }
-
-
-def jax_contenders(case: Case) -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
-    """JAX under jit, with the backward pass written out."""
-    import jax
-    import jax.numpy as jnp
-
-    jax.config.update("jax_enable_x64", True)
-    x, w, b, dy, y = (jnp.asarray(case[name]) for name in ("x", "w", "b", "dy", "y"))
-    forward = jax.jit(lambda x, w, b: jnp.maximum(x @ w + b, 0))
-
-    @jax.jit
-    def backward(dy: Any, x: Any, w: Any, y: Any) -> Any:
-        dz = dy * (y > 0)
-        return x.T @ dz, dz.sum(0), dz @ w.T
-
-    return {
-        "JAX": (
-            lambda: forward(x, w, b).block_until_ready(),
-            lambda: jax.block_until_ready(backward(dy, x, w, y)),
-        )
-    }
-
-
-def contenders(case: Case) -> tuple[Contenders, Contenders]:
-    """All that are installed, by name: forward and backward."""
-    pairs = {
-        "fastbp": twin_contenders(cpu, case),
-        "NumPy": twin_contenders(reference, case),
-        "NumPy products": product_contenders(case),
-    }
-    if importlib.util.find_spec("torch"):
-        pairs |= torch_contenders(case)
-    if importlib.util.find_spec("jax"):
-        pairs |= jax_contenders(case)
-    forward = {name: pair[0] for name, pair in pairs.items()}
-    return forward, {name: pair[1] for name, pair in pairs.items()}
-
-
-def check(case: Case, forward: Contenders, backward: Contenders) -> None:
+def check(case: Case, candidates: dict[str, dict[str, Contender]]) -> None:
     """Raise unless all contenders that compute the whole layer agree with NumPy in float64."""
-    exact = {name: array.astype(np.float64) for name, array in case.items()}
-    dz = exact["dy"] * (exact["y"] > 0)
-    want = exact["y"], exact["x"].T @ dz, dz.sum(0), dz @ exact["w"].T
-    for name in forward:
+    exact = {
+        name: value.astype(np.float64) if isinstance(value, np.ndarray) else value
+        for name, value in case.items()
+    }
+    wanted = {direction: call() for direction, call in twin_passes(reference, exact).items()}
+    for name, passes in candidates.items():
         if "products" in name:
             continue
-        results: Any = forward[name](), *backward[name]()  # type: ignore[misc]
-        for got, expected in zip(results, want, strict=True):
-            apart = np.max(np.abs(np.asarray(got) - expected), initial=0.0)
-            limit = 1e3 * np.finfo(case["x"].dtype).eps * max(1.0, np.max(np.abs(expected)))
-            if not apart <= limit:
-                raise AssertionError(f"{name} is off by {apart:g}; nothing was timed")
+        for direction, one in passes.items():
+            results: Any = one.call()
+            for got, expected in zip(results, wanted[direction], strict=True):
+                apart = np.max(np.abs(np.asarray(got) - expected), initial=0.0)
+                limit = 1e3 * np.finfo(case["x"].dtype).eps * max(1.0, np.max(np.abs(expected)))
+                if not apart <= limit:
+                    raise AssertionError(
+                        f"{name}, {direction}, is off by {apart:g}; nothing was timed"
+                    )
 
 
 def run(
-    shapes: list[tuple[int, int, int]], dtype: str, report: Callable[[str], None]
+    selection: str,
+    dtype: str,
+    activation: str,
+    threads: int,
+    rounds: int,
+    report: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All rows and the machine's limits, as they are written to JSON."""
-    start_threads()
+    """All rows and the machine's limits, as they are written to JSON.
+
+    Rows have a `group`: those of the table, and those of the picture over the batch, for which
+    nothing waits for torch.compile.
+    """
     real = np.dtype(dtype)
-    burn, burnt = fma_peak(real)
-    copy, copied = copy_rate(real)
+    plan: list[tuple[str, Shape, list[str], tuple[str, ...]]] = [
+        ("table", shape, list(PASSES), ()) for shape in shapes_of(selection)
+    ]
+    if selection == "main":
+        plan += [("batch", shape, ["forward", "backward"], ("torch.compile",)) for shape in BATCHES]
     rows = []
-    for n, k, m in shapes:
-        report(f"{n} x {k} x {m}")
-        case = operands(n, k, m, real)
-        both = contenders(case)
-        check(case, *both)
-        for direction, names, products in zip(("forward", "backward"), both, (1, 2), strict=True):
-            seconds = race(names | {"peak": burn})
-            peak = burnt / seconds.pop("peak")
-            flops = 2.0 * products * n * k * m
-            rows.append(
-                {"pass": direction, "shape": [n, k, m], "flops": flops, "peak": peak}
-                | {"seconds": seconds}
-            )
-    rate = copied / race({"copy": copy})["copy"]
-    installed = [name for name in ("torch", "jax") if importlib.util.find_spec(name)]
+    with equal_threads(threads):
+        limits = Limits(real, threads)
+        for done, (group, shape, directions, without) in enumerate(plan, 1):
+            report(f"{done} of {len(plan)}: {' x '.join(map(str, shape))}: compiling, checking")
+            case = operands(*shape, real, activation)
+            candidates = contenders(case, threads, without)
+            check(case, candidates)
+            for direction in directions:
+                report(f"{done} of {len(plan)}: {' x '.join(map(str, shape))}, {direction}")
+                each = {name: passes[direction] for name, passes in candidates.items()}
+                times = race(each | limits.contenders, rounds)
+                rows.append(
+                    {
+                        "group": group,
+                        "pass": direction,
+                        "shape": list(shape),
+                        "flops": float(2 * PASSES[direction] * np.prod(shape)),
+                        "bytes": must_move(shape, direction, real.itemsize),
+                        "limits": limits.take_rates(times),
+                    }
+                    | times
+                )
+        origin = provenance(PACKAGES)
     return {
         "benchmark": "dense",
         "dtype": dtype,
-        "copy_bytes_per_second": rate,
-        "provenance": provenance(*installed),
+        "activation": activation,
+        "selection": selection,
+        "rounds": rounds,
+        "provenance": origin,
         "rows": rows,
     }
 
 
+def must_move(shape: Shape, direction: str, itemsize: int) -> int:
+    """Bytes that a pass reads and writes at least: every operand once, b and db left out.
+
+    Examples
+    --------
+    >>> from fastbp.benchmarks.dense import must_move
+    >>> must_move((1, 1024, 1024), "forward", 4)  # w, and 1024 elements each of x and y
+    4202496
+    """
+    n, k, m = shape
+    x, w, y = n * k, k * m, n * m
+    elements = {
+        "forward": x + w + y,
+        "backward": (2 * y + x + w) + (w + x),  # dy, saved, x, w; dw, dx
+        "both": (x + w + y) + (y + w + x),  # x, w, dy; y, dw, dx
+    }
+    return itemsize * elements[direction]
+
+
+def is_whole(name: str) -> bool:
+    """Whether a contender of another package computes the whole layer."""
+    return not name.startswith("fastbp") and "products" not in name
+
+
 def summary(row: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a row: GF/s, share of the peak, ratios to the best other and to the BLAS."""
-    seconds = row["seconds"]
+    """The figures of a row.
+
+    Returns
+    -------
+    dict
+        `gflops`; `of_peak`, the share of the multiply-add peak of all threads; `of_one_peak`, what
+        one thread reaches of its own; `of_copy`, the share of the copy rate, None unless the batch
+        has few rows; `best`, the fastest other contender; `ratio`, its time over ours; `products`,
+        the time of the fastest bare products over ours.
+    """
+    seconds, limits = row["seconds"], row["limits"]
     own = seconds["fastbp"]
-    others = {name: s for name, s in seconds.items() if name != "fastbp" and "products" not in name}
+    others = {name: s for name, s in seconds.items() if is_whole(name)}
     best = min(others, key=others.__getitem__)
+    few = row["shape"][0] <= FEW_ROWS
     return {
         "gflops": row["flops"] / own / 1e9,
-        "of_peak": row["flops"] / own / row["peak"],
+        "of_peak": row["flops"] / own / limits["peak"],
+        "of_one_peak": row["flops"] / seconds.get(ONE_THREAD, own) / limits["peak, 1 thread"],
+        "of_copy": row["bytes"] / own / limits["copy"] if few else None,
         "best": best,
         "ratio": others[best] / own,
         "products": min(s for name, s in seconds.items() if "products" in name) / own,

@@ -1,9 +1,13 @@
-"""Interleaved timing, the machine's limits, and what a result must say of its origin."""
+"""Interleaved timing, equal threads for all, and what a result must say of its origin."""
 
+import importlib.util
+import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,38 +17,79 @@ import numpy as np
 
 from .. import __version__
 from ..kernels.cpu import simd
-from ..kernels.cpu.peak import BURNT, burn
-from ..parallel import get_num_threads
+from ..parallel import get_num_threads, set_num_threads
 
-REST = 0.01  # seconds before a turn: idle threads of the contender before spin for a while
+REST = 0.002  # seconds of sleep after which idle threads are looked at
+LONGEST_REST = 0.2
+ROUNDS = 9
 
-Contenders = dict[str, Callable[[], object]]
+
+@dataclass(frozen=True)
+class Contender:
+    """What is timed, and what is called before each of its turns, outside of the timed part."""
+
+    call: Callable[[], object]
+    prepare: Callable[[], object] = lambda: None
 
 
-def race(contenders: Contenders, rounds: int = 9, budget: float = 0.02) -> dict[str, float]:
-    """Median seconds of one call of each contender, all taking turns.
+Contenders = dict[str, Contender]
+
+
+def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.02) -> dict[str, Any]:
+    """Seconds of one call of each contender, all taking turns: medians and quartiles.
 
     Parameters
     ----------
     contenders : dict
-        Functions of no arguments by name; each is called a few times before anything is timed.
+        Contenders by name; each is called a few times before anything is timed.
     rounds : int
         Turns of each.
     budget : float
         Seconds of one turn, about.
+
+    Returns
+    -------
+    dict
+        `seconds`: the median by name; `quartiles`: [lower, upper] by name.
+
+    Examples
+    --------
+    >>> from fastbp.benchmarks.measure import Contender, race
+    >>> times = race({"nothing": Contender(lambda: None)}, rounds=3, budget=1e-6)
+    >>> low, high = times["quartiles"]["nothing"]
+    >>> low <= times["seconds"]["nothing"] <= high
+    True
     """
     calls = {}
-    for name, function in contenders.items():
+    for name, one in contenders.items():
+        one.prepare()
         for _ in range(3):
-            function()
-        calls[name] = max(1, round(budget / max(_seconds(function, 1), 1e-7)))
+            one.call()
+        calls[name] = max(1, round(budget / max(_seconds(one.call, 1), 1e-7)))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
-        for name, function in contenders.items():
-            time.sleep(REST)
-            function()  # untimed: the one before has the caches
-            times[name].append(_seconds(function, calls[name]))
-    return {name: float(np.median(seconds)) for name, seconds in times.items()}
+        for name, one in contenders.items():
+            one.prepare()
+            rest()
+            if not times[name] or times[name][-1] < 5 * budget:
+                one.call()  # untimed: the one before has the caches
+            times[name].append(_seconds(one.call, calls[name]))
+    quartiles = {name: np.percentile(seconds, [25, 50, 75]) for name, seconds in times.items()}
+    return {
+        "seconds": {name: float(middle) for name, (_, middle, _) in quartiles.items()},
+        "quartiles": {
+            name: [float(low), float(high)] for name, (low, _, high) in quartiles.items()
+        },
+    }
+
+
+def rest() -> None:
+    """Sleep until the idle threads of whoever was before have stopped to spin."""
+    for _ in range(round(LONGEST_REST / REST)):
+        spun = time.process_time()
+        time.sleep(REST)
+        if time.process_time() - spun < 0.2 * REST:
+            return
 
 
 def _seconds(function: Callable[[], object], calls: int) -> float:
@@ -54,26 +99,66 @@ def _seconds(function: Callable[[], object], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def fma_peak(dtype: np.dtype[Any]) -> tuple[Callable[[], object], float]:
-    """A function that multiplies and adds in registers alone, on all threads; its operations."""
-    lanes = simd.VECTOR_BYTES // dtype.itemsize
-    turns, threads = 20_000, get_num_threads()
-    out = np.zeros(threads, dtype)
-    return lambda: burn(turns, out), 2.0 * lanes * BURNT * turns * threads
+def use_threads(count: int) -> Callable[[], None]:
+    """Give the kernels so many threads from the next turn on: a contender's `prepare`."""
+
+    def prepare() -> None:
+        if get_num_threads() != count:  # the pool starts anew
+            set_num_threads(count)
+
+    return prepare
 
 
-def copy_rate(dtype: np.dtype[Any], megabytes: int = 256) -> tuple[Callable[[], object], float]:
-    """A function that copies an array larger than the caches; the bytes it reads and writes."""
-    source = np.ones(megabytes * 2**20 // dtype.itemsize, dtype)
-    target = np.empty_like(source)
-    return lambda: np.copyto(target, source), 2.0 * source.nbytes
+@contextmanager
+def equal_threads(count: int) -> Iterator[None]:
+    """As many threads for the kernels, NumPy's BLAS, PyTorch and, if it starts here, JAX.
+
+    Raises
+    ------
+    ValueError
+        If threadpoolctl is missing, which alone can limit NumPy's BLAS.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise ValueError(
+            'equal threads need threadpoolctl; install it with pip install "fastbp[bench]"'
+        ) from None
+    before = get_num_threads()
+    os.environ["NPROC"] = str(count)  # what XLA asks for the size of its pool
+    set_num_threads(count)
+    if installed("torch"):
+        # One process compiles for torch.compile: a pool of them would run beside the others.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+        import torch
+
+        torch.set_num_threads(count)
+    try:
+        with threadpool_limits(count, user_api="blas"):
+            yield
+    finally:
+        set_num_threads(before)
 
 
-def provenance(*packages: str) -> dict[str, Any]:
-    """When, where and with what a benchmark ran."""
+def installed(package: str) -> bool:
+    """Whether a package that only a benchmark needs is there."""
+    return importlib.util.find_spec(package) is not None
+
+
+def provenance(packages: Iterable[str] = ()) -> dict[str, Any]:
+    """When, where and with what a benchmark ran; `missing` names the packages that were not there.
+
+    Examples
+    --------
+    >>> from fastbp.benchmarks.measure import provenance
+    >>> provenance(["no_such_package"])["missing"]
+    ['no_such_package']
+    """
     versions = {"python": platform.python_version(), "fastbp": __version__}
+    missing = [package for package in packages if not installed(package)]
     for package in ("numpy", "scipy", "numba", *packages):
-        versions[package] = metadata.version(package)
+        if package not in missing:
+            versions[package] = metadata.version(_DISTRIBUTIONS.get(package, package))
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
@@ -81,7 +166,11 @@ def provenance(*packages: str) -> dict[str, Any]:
         "vector_bits": 8 * simd.VECTOR_BYTES,
         "threads": get_num_threads(),
         "versions": versions,
+        "missing": missing,
     }
+
+
+_DISTRIBUTIONS = {"sklearn": "scikit-learn"}  # where the name to install is not the one to import
 
 
 def _commit() -> str:

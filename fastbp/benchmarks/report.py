@@ -1,114 +1,149 @@
-"""Results of `fastbp bench dense` as a table in the terminal, a JSON file, and two pictures."""
+"""Results of the benchmarks as tables in the terminal and JSON files."""
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from .dense import summary
+from . import dense, step
 
-OURS = "fastbp"
+Row = dict[str, Any]
+SUMMARIES: dict[str, Callable[[Row], Row]] = {"dense": dense.summary, "step": step.summary}
+
+
+def write_json(results: dict[str, Any], path: Path) -> None:
+    """All seconds and figures, with where and when they were measured."""
+    summary = SUMMARIES[results["benchmark"]]
+    rows = [row | {"figures": summary(row)} for row in results["rows"]]
+    path.write_text(json.dumps(results | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per shape and direction, losing ones included.
+    """A row per measurement, losing ones included.
 
     Examples
     --------
     >>> from fastbp.benchmarks.report import table
     >>> row = {
-    ...     "pass": "forward",
-    ...     "shape": [1, 1, 1],
-    ...     "flops": 2.0,
+    ...     "group": "table",
+    ...     "net": "2-1",
+    ...     "batch": 1,
+    ...     "activation": "relu",
+    ...     "loss": "half_squared_error",
+    ...     "flops": 8.0,
     ...     "peak": 4e9,
-    ...     "seconds": {"fastbp": 1e-9, "NumPy": 2e-9, "NumPy products": 5e-10},
+    ...     "seconds": {"fastbp": 1e-6, "NumPy": 2e-6},
     ... }
-    >>> table({"rows": [row], "dtype": "float32"}).row_count
+    >>> origin = {"threads": 1}
+    >>> table({"benchmark": "step", "rows": [row], "provenance": origin}).row_count
     1
     """
-    columns = Table(title=f"one dense layer, relu, {results['dtype']}")
-    columns.add_column("n x k x m", no_wrap=True)
-    columns.add_column("pass")
-    for name in ("GF/s", "% of peak", "best other", "times faster", "bare products"):
-        columns.add_column(name, justify="left" if name == "best other" else "right")
+    return {"dense": _dense_table, "step": _step_table}[results["benchmark"]](results)
+
+
+def _table(title: str, names: Iterable[str], left: int) -> Table:
+    """A table whose first `left` columns are words, the others numbers."""
+    columns = Table(title=title)
+    for i, name in enumerate(names):
+        columns.add_column(name, justify="left" if i < left else "right", no_wrap=i == 0)
+    return columns
+
+
+def _dense_table(results: dict[str, Any]) -> Table:
+    title = f"one dense layer, {results['activation']}, {results['dtype']}, {_threads(results)}"
+    names = ["n x k x m", "pass", "best other", "times faster", "GF/s", "% of peak", "% of copy"]
+    columns = _table(title, [*names, "1 thread: % of its peak", "bare products"], 3)
     for row in results["rows"]:
-        figures = summary(row)
+        figures = dense.summary(row)
         columns.add_row(
             "x".join(map(str, row["shape"])),
             row["pass"],
-            f"{figures['gflops']:.1f}",
-            f"{100 * figures['of_peak']:.0f}",
             figures["best"],
             f"{figures['ratio']:.2f}",
+            f"{figures['gflops']:.1f}",
+            percent(figures["of_peak"]),
+            percent(figures["of_copy"]),
+            percent(figures["of_one_peak"]),
             f"{figures['products']:.2f}",
+            end_section=row["pass"] == "both",
         )
     return columns
 
 
-def write_json(results: dict[str, Any], path: Path) -> None:
-    """All seconds and figures, with where and when they were measured."""
-    rows = [row | {"figures": summary(row)} for row in results["rows"]]
-    path.write_text(json.dumps(results | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+def _step_table(results: dict[str, Any]) -> Table:
+    names = contenders_of(results["rows"])
+    columns = _table(
+        f"one training step, float32, microseconds, {_threads(results)}",
+        ["net", "loss", "batch", *names, "times faster", "% of peak"],
+        2,
+    )
+    for row in results["rows"]:
+        figures = step.summary(row)
+        columns.add_row(
+            row["net"],
+            describe(row),
+            str(row["batch"]),
+            *(microseconds(row["seconds"].get(name)) for name in names),
+            f"{figures['ratio']:.2f}",
+            percent(figures["of_peak"]),
+        )
+    return columns
 
 
-def plot(results: dict[str, Any], folder: Path) -> list[Path]:
-    """Speed of each contender with the peak as the top edge, and the roofline of our own rows.
+LOSS_NAMES = {
+    "softmax_cross_entropy": "softmax",
+    "binary_cross_entropy": "logistic",
+    "half_squared_error": "squares",
+}
 
-    Raises
-    ------
-    ValueError
-        If matplotlib is missing.
+
+def describe(row: Row) -> str:
+    """Activation and loss of a net, in two words."""
+    return f"{row['activation']}, {LOSS_NAMES[row['loss']]}"
+
+
+def contenders_of(rows: list[Row]) -> list[str]:
+    """Names of all contenders of some rows, in the order of the first that has most."""
+    most = max(len(row["seconds"]) for row in rows)
+    return next(list(row["seconds"]) for row in rows if len(row["seconds"]) == most)
+
+
+def microseconds(seconds: float | None) -> str:
+    """Seconds as microseconds in three digits, or a dash for None.
+
+    Examples
+    --------
+    >>> from fastbp.benchmarks.report import microseconds
+    >>> microseconds(4.9012e-5), microseconds(0.0934971), microseconds(None)
+    ('49.0', '93,497', '-')
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ValueError(
-            'pictures need matplotlib; install it with pip install "fastbp[bench]"'
-        ) from None
-    forward = [row for row in results["rows"] if row["pass"] == "forward"]
-    backward = [row for row in results["rows"] if row["pass"] == "backward"]
-    peak = max(row["peak"] for row in results["rows"]) / 1e9
-
-    speed = Figure(figsize=(11, 7), layout="constrained")
-    for axes, rows in zip(speed.subplots(2, 1), (forward, backward), strict=True):
-        names = [" x ".join(map(str, row["shape"])) for row in rows]
-        for contender in rows[0]["seconds"]:
-            rates = [row["flops"] / row["seconds"][contender] / 1e9 for row in rows]
-            bare = "products" in contender
-            axes.plot(
-                names, rates, "--" if bare else "-o", label=contender,
-                linewidth=2.5 if contender == OURS else 1, alpha=0.5 if bare else 1,
-            )  # fmt: skip
-        axes.set(ylim=(0, peak), ylabel="GF/s (top: peak)", title=rows[0]["pass"])
-        axes.tick_params(axis="x", rotation=40, labelsize=7)
-        axes.legend(fontsize=7, ncols=3)
-
-    roof = Figure(figsize=(7, 5), layout="constrained")
-    axes = roof.subplots()
-    itemsize = 4 if results["dtype"] == "float32" else 8
-    rate = results["copy_bytes_per_second"]
-    intensities = [2.0**i for i in range(-3, 11)]
-    roofs = [min(peak * 1e9, rate * i) / 1e9 for i in intensities]
-    axes.loglog(intensities, roofs, "k-", label="limit: copy rate, FMA peak")
-    for rows, mark in ((forward, "o"), (backward, "s")):
-        moved = [_bytes(row, itemsize) for row in rows]
-        rates = [row["flops"] / row["seconds"][OURS] / 1e9 for row in rows]
-        axes.loglog(
-            [row["flops"] / b for row, b in zip(rows, moved, strict=True)], rates, mark,
-            label=rows[0]["pass"],
-        )  # fmt: skip
-    axes.set(xlabel="operations per byte that must move", ylabel="GF/s", title="roofline")
-    axes.legend()
-    paths = [folder / "dense_speed.png", folder / "dense_roofline.png"]
-    for figure, path in zip((speed, roof), paths, strict=True):
-        figure.savefig(path, dpi=130)
-    return paths
+    if seconds is None:
+        return "-"
+    value = 1e6 * seconds
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def _bytes(row: dict[str, Any], itemsize: int) -> int:
-    """What a pass must at least read and write: every operand once."""
-    n, k, m = row["shape"]
-    if row["pass"] == "forward":
-        return itemsize * (n * k + k * m + m + n * m)
-    return itemsize * (2 * n * m + 2 * n * k + 2 * k * m + m)
+def percent(share: float | None) -> str:
+    """A share in whole percent, with one decimal below ten; nothing for None."""
+    if share is None:
+        return ""
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.1f}"
+
+
+def lost(rows: list[Row], label: Callable[[Row], str]) -> list[str]:
+    """The rows in which another contender is faster, each with its ratio and its winner."""
+    entries = [(label(row), row["figures"]) for row in rows]
+    return [f"{name} ({f['ratio']:.2f}, {f['best']})" for name, f in entries if f["ratio"] < 1]
+
+
+def missing(results: dict[str, Any]) -> str:
+    """A sentence about the packages that were not installed, or nothing."""
+    names = results["provenance"]["missing"]
+    return f"Not installed for this run: {', '.join(names)}." if names else ""
+
+
+def _threads(results: dict[str, Any]) -> str:
+    count = results["provenance"]["threads"]
+    return f"{count} thread{'s' * (count > 1)}"
