@@ -1,12 +1,13 @@
 # Everything a developer runs. A fresh machine needs python3 (3.11 or newer) and make.
 #   make PYTHON=python3.12 test    another interpreter (after `make clean`)
 #   make TORCH=1 test              with PyTorch, so that its tests run too
-#   make ARGS="-k dense" bench     more arguments for pytest: also with test and fuzz
+#   make ARGS="-k dense" test      more arguments for pytest: also with fuzz and compare
 
 PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --quiet --disable-pip-version-check
+BENCH  := $(VENV)/bin/fastbp bench
 READY  := $(VENV)/.test $(if $(TORCH),$(VENV)/.torch)
 
 help:  ## list these targets
@@ -28,14 +29,28 @@ types: $(READY)  ## mypy over fastbp and fastbp.kernels
 	@cd build/types/fastbp && ln -s ../../../fastbp/* ../../../kernels .
 	cd build/types && $(CURDIR)/$(PY) -m mypy --config-file ../../pyproject.toml --cache-dir ../mypy -p fastbp
 
-bench: $(READY)  ## time bench/bench_*.py, print the table and write README.md's
-	@mkdir -p bench/results
+# The parts can be run one by one: a part writes its own files, `make bench-table` what is there.
+bench: bench-dense bench-step bench-growth bench-table  ## measure beside all peers, write README.md's tables
+
+bench-dense: $(VENV)/.bench
+	$(BENCH) dense --output bench/results $(ARGS)
+
+bench-step: $(VENV)/.bench  # two processes: JAX takes its number of threads when it starts
+	$(BENCH) step --output bench/results --threads all $(ARGS)
+	$(BENCH) step --output bench/results --threads 1 $(ARGS)
+
+bench-growth: $(VENV)/.bench
+	$(BENCH) step --output bench/results --shapes growth $(ARGS)
+
+bench-table: $(READY)
+	$(PY) bench/table.py
+
+compare: $(READY)  ## fastbp and NumPy beside the last `make compare` (pytest-benchmark)
 	$(PY) -m pytest bench -o addopts= -o python_files='bench_*.py' -o python_functions='bench_*' \
 	    --benchmark-only --benchmark-sort=name --benchmark-columns=min,median,iqr,rounds \
-	    --benchmark-json=bench/results/step.json $(ARGS)
-	$(PY) bench/table.py bench/results/step.json
+	    --benchmark-autosave --benchmark-compare $(ARGS)
 
-fuzz: $(READY)  ## the property tests with many more examples
+fuzz: $(READY)  ## 10,000 random layers, and the property tests with many more examples
 	$(PY) -m pytest tests -m hypothesis --hypothesis-profile=fuzz $(ARGS)
 
 wheel-check: $(READY)  ## build wheel and sdist, install each, use them
@@ -69,4 +84,11 @@ $(VENV)/.torch: $(VENV)/.test
 	@$(PIP) install -e ".[torch]"
 	@touch $@
 
-.PHONY: help demo test lint types bench fuzz wheel-check setup clean
+$(VENV)/.bench: $(VENV)/.test
+	@echo "installing PyTorch, JAX and scikit-learn into $(VENV) (once; some minutes)"
+	@$(PIP) install -e ".[bench]" || for package in torch jax; do \
+	    $(PIP) install $$package || echo "no $$package for this machine: the tables will say so"; done
+	@touch $@
+
+.NOTPARALLEL:  # benchmarks would disturb each other
+.PHONY: help demo test lint types bench bench-dense bench-step bench-growth bench-table compare fuzz wheel-check setup clean

@@ -1,75 +1,143 @@
-"""Write the table of training steps into README.md, from the results of `make bench`.
+"""Write the tables of speed into README.md, from what `fastbp bench` wrote to bench/results.
 
-usage: python bench/table.py [bench/results/step.json]
+usage: python bench/table.py [FOLDER [README]]
+
+Each pair of markers in README.md holds the table of one benchmark; a table whose results are not
+there stays as it is.
 """
 
 import json
 import sys
 from pathlib import Path
 
+from fastbp.benchmarks.report import describe, lost, microseconds, missing, percent
+
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "bench" / "results" / "step.json"
+RESULTS = ROOT / "bench" / "results"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
-def number(microseconds):
-    return f"{microseconds:,.0f}" if microseconds >= 100 else f"{microseconds:.1f}"
+def main(folder=RESULTS, readme=README):
+    """Replace what stands between the markers for which there are results."""
+    folder, readme = Path(folder), Path(readme)
+    text = readme.read_text(encoding="utf-8")
+    for name, lines in TABLES.items():
+        path = folder / f"{name}.json"
+        if path.exists():
+            text = between(text, name, "\n".join(lines(load(path), folder)))
+            print(f"{readme.name}: the table of {name} holds the figures of {path.name}")
+        else:
+            print(f"{readme.name}: no {path.name}, the table of {name} stays as it is")
+    readme.write_text(text, encoding="utf-8")
 
 
-def steps(results):
-    """Times in turn by (net, batch), and threads by contender."""
-    rows, threads = {}, {}
-    for benchmark in results["benchmarks"]:
-        info = benchmark["extra_info"]
-        if "in_turn" in info:
-            rows[info["net"], info["batch"]] = info["in_turn"]
-            threads[info["contender"]] = info["threads"]
-    return rows, threads
+def load(path):
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
-def table(rows, threads, machine):
-    """The lines between the markers."""
+def between(text, name, content):
+    """The text with new content between the two markers of a name."""
+    begin, end = f"<!-- bench {name}:begin -->", f"<!-- bench {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise SystemExit(f"README.md: expected one {begin} and one {end}")
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def table_of_layers(results, folder):
+    """A row per shape, the passes side by side: share of the peak, and times faster than others."""
+    rows = [row for row in results["rows"] if row["group"] == "table"]
+    shapes = {}
+    for row in rows:
+        shapes.setdefault(tuple(row["shape"]), {})[row["pass"]] = row["figures"]
+    passes = ("forward", "backward", "both")
     lines = [
-        "| net | batch | NumPy, us | fastbp, us | ratio |",
-        "|---|--:|--:|--:|--:|",
+        f"| n x k x m | {' | '.join(f'{name}, % of peak | faster' for name in passes)} |",
+        "|---|" + "--:|--:|" * len(passes),
     ]
-    for (net, batch), times in rows.items():
-        ours, theirs = number(times["fastbp"]), number(times["NumPy"])
-        lines.append(f"| {net} | {batch} | {theirs} | {ours} | {times['ratio']:.2f} |")
-    return [*lines, "", *footnote(machine, threads)]
-
-
-def footnote(machine, threads):
-    """Where the numbers come from."""
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    processor = machine["cpu"]["brand_raw"] or machine["cpu"]["arch"]
-    each = ", ".join(f"{name} {count}" for name, count in sorted(threads.items()))
+    for shape, figures in shapes.items():
+        cells = [
+            f"{percent(figures[name]['of_peak'])} | {figures[name]['ratio']:.2f}" for name in passes
+        ]
+        lines.append(f"| {' x '.join(map(str, shape))} | {' | '.join(cells)} |")
     return [
-        "One training step (forward, loss, backward, gradient descent) in float32: medians of",
-        'blocks of steps in turn. NumPy is `device="reference"`, the plain twin under the same',
-        "API; ratio: how many times faster fastbp is, so below 1 it is slower.",
-        f"{processor}; threads: {each}; {versions}; `make bench`.",
+        *lines,
+        "",
+        f"One dense layer, {results['activation']}, {results['dtype']}: share of the multiply-add "
+        "peak measured in the same run, and",
+        "how many times faster fastbp is than the fastest other: " + others(rows) + ".",
+        verdict(rows, lambda row: f"{'x'.join(map(str, row['shape']))} {row['pass']}"),
+        origin(results, "fastbp bench dense"),
     ]
 
 
-def main(path=RESULTS):
-    """Replace what stands between the markers of README.md."""
-    results = json.loads(Path(path).read_text(encoding="utf-8"))
-    rows, threads = steps(results)
-    if len(rows) < results["cases"]:  # a part of the table would leave rows out
-        print(
-            f"README.md stays as it is: {len(rows)} of {results['cases']} training steps measured"
-        )
-        return
-    text = README.read_text(encoding="utf-8")
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        raise SystemExit(f"README.md: expected one {BEGIN} and one {END}")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    lines = "\n".join(table(rows, threads, results["machine_info"]))
-    README.write_text(f"{before}{BEGIN}\n{lines}\n{END}{after}", encoding="utf-8")
-    print(f"README.md: the table holds the numbers of {path}")
+def table_of_steps(results, folder):
+    """A row per net: everybody's time, ours over the best, and the same with one thread."""
+    rows = results["rows"]
+    names = [name for name in rows[0]["seconds"] if name != "fastbp"]
+    alone = folder / "step-1-thread.json"
+    ratios = {
+        (row["net"], row["batch"]): row["figures"]["ratio"]
+        for row in (load(alone)["rows"] if alone.exists() else [])
+    }
+    head = ["net", "batch", *names, "fastbp", "faster", "% of peak", "faster, 1 thread"]
+    lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
+    for row in rows:
+        seconds, figures = row["seconds"], row["figures"]
+        one = ratios.get((row["net"], row["batch"]))
+        cells = [
+            f"{row['net']}, {describe(row)}",
+            str(row["batch"]),
+            *(microseconds(seconds.get(name)) for name in names),
+            microseconds(seconds["fastbp"]),
+            f"{figures['ratio']:.2f}",
+            percent(figures["of_peak"]),
+            "" if one is None else f"{one:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [
+        *lines,
+        "",
+        "One training step (forward, loss, backward, gradient descent), float32, microseconds. "
+        'NumPy is `device="reference"`,',
+        "in place is written by hand; faster: the time of the fastest other over ours. "
+        "scikit-learn has no softmax of two.",
+        verdict(rows, lambda row: f"{row['net']} batch {row['batch']}"),
+        origin(results, "fastbp bench step"),
+    ]
+
+
+def others(rows):
+    """Names of the contenders that fastbp is compared with."""
+    return ", ".join(
+        name
+        for name in rows[0]["seconds"]
+        if not name.startswith("fastbp") and "products" not in name
+    )
+
+
+def verdict(rows, label):
+    """Which rows are lost, each by name."""
+    losses = lost(rows, label)
+    if not losses:
+        return f"Fastest in all {len(rows)} measurements."
+    return f"Lost, {len(losses)} of {len(rows)}: {'; '.join(losses)}."
+
+
+def origin(results, command):
+    """Where the numbers come from."""
+    facts = results["provenance"]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    parts = [
+        f"{facts['processor']}, {facts['threads']} threads for everyone, medians of "
+        f"{results['rounds']} rounds in turn; {versions}; `{command}`.",
+        missing(results),
+    ]
+    return " ".join(filter(None, parts))
+
+
+TABLES = {"dense-float32": table_of_layers, "step": table_of_steps}
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_count("--rounds", arguments.rounds)
     with console.status("") as status:
         results = benchmark.measure(arguments, status.update)
-    shown = [row for row in results["rows"] if row["group"] != "batch"]
+    shown = [row for row in results["rows"] if row["group"] != "sweep"]
     wide = Console(width=max(console.width, TABLE_WIDTH))
     wide.print(report.table(results | {"rows": shown}))
     console.print(f"{benchmark.footnote} {report.missing(results)}".strip(), style="dim")

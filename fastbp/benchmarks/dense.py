@@ -116,7 +116,7 @@ def run(
         ("table", shape, list(PASSES), ()) for shape in shapes_of(selection)
     ]
     if selection == "main":
-        plan += [("batch", shape, ["forward", "backward"], ("torch.compile",)) for shape in BATCHES]
+        plan += [("sweep", shape, ["forward", "backward"], ("torch.compile",)) for shape in BATCHES]
     rows = []
     with equal_threads(threads):
         limits = Limits(real, threads)

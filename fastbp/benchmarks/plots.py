@@ -29,15 +29,15 @@ def plot(results: dict[str, Any], folder: Path, name: str) -> list[Path]:
     pictures = {}
     if results["benchmark"] == "dense":
         pictures = {"shapes": _shapes(groups["table"]), "roofline": _roofline(groups["table"])}
-        if "batch" in groups:
-            pictures["batch"] = _batches(groups["batch"])
+        if "sweep" in groups:
+            pictures["batch"] = _batches(groups["sweep"])
     elif "table" in groups:
-        pictures["nets"] = _nets(groups["table"])
+        pictures[""] = _nets(groups["table"])
     else:
-        pictures["growth"] = _growth(groups)
+        pictures[""] = _growth(groups)
     paths = []
     for what, figure in pictures.items():
-        paths.append(folder / f"{name}-{what}.png")
+        paths.append(folder / f"{'-'.join(filter(None, (name, what)))}.png")
         figure.savefig(paths[-1], dpi=110)
     return paths
 
@@ -72,12 +72,12 @@ def _peak(rows: list[Row]) -> float:
     return max(row["limits"]["peak"] for row in rows) / 1e9
 
 
-def _speed(axes: Any, rows: list[Row], places: list[Any]) -> None:
+def _speed(axes: Any, rows: list[Row], places: list[Any], peak: float) -> None:
     """A line per contender, GF/s below the peak."""
     for name in rows[0]["seconds"]:
         rates = [row["flops"] / row["seconds"][name] / 1e9 for row in rows]
         axes.plot(places, rates, **_line_style(name))
-    axes.set(ylim=(0, _peak(rows)), ylabel="GF/s (top edge: peak)", title=rows[0]["pass"])
+    axes.set(ylim=(0, peak), ylabel="GF/s (top edge: peak)", title=rows[0]["pass"])
     axes.grid(alpha=0.3)
 
 
@@ -87,7 +87,7 @@ def _shapes(rows: list[Row]) -> Any:
     figure = _figure(11, 3.2 * len(passes) + 0.8)
     panels = figure.subplots(len(passes), 1, sharex=True, squeeze=False)[:, 0]
     for axes, own in zip(panels, passes.values(), strict=True):
-        _speed(axes, own, ["x".join(map(str, row["shape"])) for row in own])
+        _speed(axes, own, ["x".join(map(str, row["shape"])) for row in own], _peak(rows))
         axes.set_xmargin(0.02)
     panels[0].legend(fontsize=7, ncols=3)
     panels[-1].tick_params(axis="x", rotation=50, labelsize=8)
@@ -100,7 +100,7 @@ def _batches(rows: list[Row]) -> Any:
     figure = _figure(5.5 * len(passes), 4.5)
     panels = figure.subplots(1, len(passes), squeeze=False)[0]
     for axes, own in zip(panels, passes.values(), strict=True):
-        _speed(axes, own, [row["shape"][0] for row in own])
+        _speed(axes, own, [row["shape"][0] for row in own], _peak(rows))
         axes.set_xscale("log", base=2)
         axes.set_xlabel("rows of the batch")
     _, k, m = rows[0]["shape"]
@@ -115,7 +115,7 @@ def _roofline(rows: list[Row]) -> Any:
     axes = figure.subplots()
     peak = _peak(rows)
     copy = max(row["limits"]["copy"] for row in rows) / 1e9
-    intensities = [2.0**i for i in range(-3, 11)]
+    intensities = sorted([0.125, peak / copy, 1024.0])
     axes.loglog(
         intensities,
         [min(peak, copy * i) for i in intensities],
@@ -179,4 +179,4 @@ def _caption(what: str, rows: list[Row]) -> str:
     first, last = rows[0], rows[-1]
     if what == "batch":
         return str(first["net"])
-    return f"{first['net']} ... {last['net'] if what == 'width' else ''}, batch {first['batch']}"
+    return f"{first['net']} ... {last['net']}, batch {first['batch']}"

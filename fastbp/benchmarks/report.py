@@ -47,7 +47,7 @@ def _table(title: str, names: Iterable[str], left: int) -> Table:
     """A table whose first `left` columns are words, the others numbers."""
     columns = Table(title=title)
     for i, name in enumerate(names):
-        columns.add_column(name, justify="left" if i < left else "right", no_wrap=i == 0)
+        columns.add_column(name, justify="left" if i < left else "right", no_wrap=i < left)
     return columns
 
 

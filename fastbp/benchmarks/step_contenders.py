@@ -7,7 +7,7 @@ when called, and know their `parameters()`: w and b of each layer in turn, as Nu
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -30,8 +30,8 @@ class Net:
     Examples
     --------
     >>> from fastbp.benchmarks.step_contenders import Net
-    >>> print(Net((784, 128, 10), 32))
-    784-128-10
+    >>> print(Net((784, 128, 10), 32), Net((128,) * 8 + (10,), 1))
+    784-128-10 128^8-10
     """
 
     sizes: tuple[int, ...]
@@ -40,7 +40,11 @@ class Net:
     loss: str = "softmax_cross_entropy"
 
     def __str__(self) -> str:
-        return "-".join(map(str, self.sizes))
+        runs = [(size, len(list(same))) for size, same in groupby(self.sizes)]
+        return "-".join(
+            f"{size}^{count}" if count > 4 else "-".join([str(size)] * count)
+            for size, count in runs
+        )
 
     @property
     def flops(self) -> float:
