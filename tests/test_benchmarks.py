@@ -1,71 +1,349 @@
-"""The benchmarks' own arithmetic, on a shape so small that it takes no time."""
+"""The benchmarks' arithmetic, checks and tables, on layers so small that they take no time."""
 
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fastbp.benchmarks import dense, measure, report
+from fastbp.benchmarks import (
+    dense,
+    dense_contenders,
+    limits,
+    measure,
+    plots,
+    report,
+    step,
+    step_contenders,
+)
+from fastbp.benchmarks.measure import Contender
+from fastbp.benchmarks.step_contenders import Net
+from fastbp.cli import main
+from fastbp.kernels import codes
 
-ROW = {
+ROOT = Path(__file__).resolve().parents[1]
+COMPILED = ("torch.compile",)  # seconds for each shape
+
+LAYER = {
+    "group": "table",
     "pass": "forward",
     "shape": [2, 3, 4],
     "flops": 48.0,
-    "peak": 48e9,
-    "seconds": {"fastbp": 2e-9, "NumPy": 6e-9, "PyTorch": 5e-9, "NumPy products": 1e-9},
+    "bytes": 60,
+    "limits": {"peak": 48e9, "peak, 1 thread": 24e9, "copy": 60e9, "copy, 1 thread": 30e9},
+    "seconds": {
+        "fastbp": 2e-9,
+        "fastbp, 1 thread": 8e-9,
+        "NumPy": 6e-9,
+        "PyTorch": 5e-9,
+        "NumPy products": 1e-9,
+    },
+}
+STEP = {
+    "group": "table",
+    "value": 2,
+    "net": "3-4-2",
+    "batch": 2,
+    "activation": "relu",
+    "loss": "softmax_cross_entropy",
+    "flops": 72.0,
+    "peak": 72e9,
+    "seconds": {"fastbp": 4e-9, "NumPy": 3e-9, "JAX": 5e-9},
+}
+ORIGIN = {
+    "processor": "abacus",
+    "threads": 2,
+    "versions": {"fastbp": "0"},
+    "missing": ["torch"],
 }
 
 
-def test_summary():
-    figures = dense.summary(ROW)
-    assert figures["gflops"] == pytest.approx(24)
-    assert figures["of_peak"] == pytest.approx(0.5)
-    assert figures["best"] == "PyTorch"
-    assert figures["ratio"] == pytest.approx(2.5)
-    assert figures["products"] == pytest.approx(0.5)
+def results(benchmark, *rows):
+    facts = {"dtype": "float32", "activation": "relu", "rounds": 3, "provenance": ORIGIN}
+    return {"benchmark": benchmark, "rows": list(rows)} | facts
 
 
-def test_contenders_agree_and_a_wrong_one_is_refused():
-    case = dense.operands(9, 5, 7, np.dtype(np.float64))
-    forward = {"fastbp": dense.twin_contenders(dense.cpu, case)[0]}
-    backward = {"fastbp": dense.twin_contenders(dense.cpu, case)[1]}
-    dense.check(case, forward, backward)
-    wrong = {"fastbp": lambda: case["y"] + 1e-6}
-    with pytest.raises(AssertionError, match="fastbp is off by 1e-06; nothing was timed"):
-        dense.check(case, wrong, backward)
+def layers():
+    passes = [LAYER | {"pass": name} for name in dense.PASSES]
+    wider = [row | {"shape": [4, 3, 4]} for row in passes]
+    return results("dense", *passes, *wider, *(row | {"group": "sweep"} for row in passes[:2]))
 
 
-def test_race_takes_turns():
+@pytest.fixture
+def numpy_alone(monkeypatch):
+    """As on a machine without PyTorch, JAX and scikit-learn."""
+    for module in (measure, dense_contenders, step_contenders):
+        monkeypatch.setattr(module, "installed", lambda package: package in ("numba", "numpy"))
+
+
+# Timing
+
+
+def test_race_takes_turns_and_prepares_each():
     order = []
-    contenders = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
-    seconds = measure.race(contenders, rounds=3, budget=1e-9)
-    assert order[-12:] == ["a", "a", "b", "b"] * 3  # each time once untimed
-    assert all(s > 0 for s in seconds.values())
-
-
-def test_peak_counts_what_it_burns():
-    burn, flops = measure.fma_peak(np.dtype(np.float32))
-    burn()
-    seconds = measure.race({"peak": burn}, rounds=2, budget=1e-3)["peak"]
-    assert 1e8 < flops / seconds < 1e14  # between a slide rule and a rack
-
-
-def test_report(tmp_path):
-    results = {
-        "dtype": "float32",
-        "copy_bytes_per_second": 1e10,
-        "rows": [ROW, ROW | {"pass": "backward"}],
+    contenders = {
+        "a": Contender(lambda: order.append("a"), lambda: order.append("prepare a")),
+        "b": Contender(lambda: order.append("b")),
     }
-    report.write_json(results, tmp_path / "dense.json")
-    read = json.loads((tmp_path / "dense.json").read_text())
-    assert read["rows"][0]["figures"]["best"] == "PyTorch"
-    assert report.table(results).row_count == 2
-    for path in report.plot(results, tmp_path):
-        assert path.stat().st_size > 10_000
+    times = measure.race(contenders, rounds=3, budget=1e-9)
+    # Each time once untimed, but for a turn that is longer than its budget by far.
+    turns = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
+    assert turns[-9:] == ["prepare a", "a", "b"] * 3
+    for name, seconds in times["seconds"].items():
+        low, high = times["quartiles"][name]
+        assert 0 < low <= seconds <= high
+
+
+def test_use_threads_changes_the_pool_between_turns():
+    before = measure.get_num_threads()
+    try:
+        measure.use_threads(before + 1)()
+        assert measure.get_num_threads() == before + 1
+    finally:
+        measure.use_threads(before)()
+    assert measure.get_num_threads() == before
+
+
+def test_equal_threads_ends():
+    before = measure.get_num_threads()
+    with measure.equal_threads(before + 1):
+        assert measure.get_num_threads() == before + 1
+    assert measure.get_num_threads() == before
+
+
+def test_limits_count_what_they_do():
+    for threads in (1, 2):
+        machine = limits.Limits(np.dtype(np.float32), threads)
+        rates = machine.take_rates(measure.race(machine.contenders, rounds=2, budget=1e-3))
+        assert sorted(rates) == sorted(LAYER["limits"])
+        assert all(1e8 < rate < 1e14 for rate in rates.values())  # between a slide rule and a rack
 
 
 def test_provenance_names_versions_and_no_path():
-    origin = measure.provenance()
+    origin = measure.provenance(["no_such_package"])
     assert {"numpy", "numba", "scipy", "fastbp", "python"} <= origin["versions"].keys()
+    assert origin["missing"] == ["no_such_package"]
     assert origin["threads"] >= 1
     assert "/" not in json.dumps(origin | {"commit": "", "processor": ""})
+
+
+# One layer
+
+
+def test_summary_of_a_layer():
+    figures = dense.summary(LAYER)
+    assert figures["gflops"] == pytest.approx(24)
+    assert figures["of_peak"] == pytest.approx(0.5)
+    assert figures["of_one_peak"] == pytest.approx(0.25)
+    assert figures["of_copy"] == pytest.approx(0.5)
+    assert figures["best"] == "PyTorch"
+    assert figures["ratio"] == pytest.approx(2.5)
+    assert figures["products"] == pytest.approx(0.5)
+    assert dense.summary(LAYER | {"shape": [17, 3, 4]})["of_copy"] is None
+
+
+def test_bytes_of_a_pass():
+    # x (2, 3), w (3, 4), y (2, 4): 6, 12 and 8 elements.
+    assert dense.must_move((2, 3, 4), "forward", 8) == 8 * (6 + 12 + 8)
+    assert dense.must_move((2, 3, 4), "backward", 8) == 8 * (2 * 8 + 2 * 6 + 2 * 12)
+    assert dense.must_move((2, 3, 4), "both", 8) == 8 * 2 * (6 + 12 + 8)
+
+
+@pytest.mark.filterwarnings("default")  # of the other packages
+@pytest.mark.parametrize("activation", codes.ACTIVATIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_contenders_for_a_layer_agree(activation, dtype):
+    case = dense.operands(9, 5, 7, np.dtype(dtype), activation)
+    dense.check(case, dense_contenders.contenders(case, 2, COMPILED))
+
+
+@pytest.mark.parametrize("direction", dense.PASSES)
+def test_a_wrong_layer_stops_the_run_before_timing(direction, monkeypatch, numpy_alone):
+    def one_is_off(case, threads, without):
+        passes = dense_contenders.twin_passes(dense.reference, case)
+        first, *others = passes[direction]()
+        passes[direction] = lambda: (first + 0.1, *others)
+        return {"abacus": {name: Contender(call) for name, call in passes.items()}}
+
+    monkeypatch.setattr(dense, "contenders", one_is_off)
+    monkeypatch.setattr(dense, "race", lambda *_: pytest.fail("it was timed"))
+    with pytest.raises(AssertionError, match=f"abacus, {direction}, is off by 0.1; nothing was"):
+        dense.run("4x3x2", "float64", "tanh", 1, 1, lambda message: None)
+
+
+@pytest.mark.parametrize("wrong", ["huge", "1x2", "0x1x1", "1x2x3,", "1x-2x3"])
+def test_wrong_shapes(wrong):
+    with pytest.raises(ValueError, match=r"--shapes: expected large, .* or NxKxM"):
+        dense.shapes_of(wrong)
+
+
+def test_selections():
+    assert dense.shapes_of("main,all") == dense.SELECTIONS["all"]
+    assert len(set(dense.SELECTIONS["all"])) == len(dense.SELECTIONS["all"])
+    assert {(65, 65, 65), (512, 1040, 1040)} <= set(dense.SELECTIONS["odd"])
+
+
+# A training step
+
+
+def test_flops_of_a_net():
+    # Products of 2 * 5 * 12 and 2 * 5 * 8 operations; three in each layer, two in the first.
+    assert Net((3, 4, 2), 5).flops == 2 * 120 + 3 * 80
+
+
+def test_summary_of_a_step():
+    figures = step.summary(STEP)
+    assert figures == {"of_peak": pytest.approx(0.25), "best": "NumPy", "ratio": 0.75}
+
+
+@pytest.mark.filterwarnings("default")  # of the other packages
+@pytest.mark.parametrize("activation", step_contenders.NUMPY_ACTIVATIONS)
+@pytest.mark.parametrize(
+    ("sizes", "loss"),
+    [
+        ((5, 4, 3), "softmax_cross_entropy"),
+        ((5, 6, 4, 2), "softmax_cross_entropy"),
+        ((5, 4, 1), "binary_cross_entropy"),
+        ((5, 4, 3), "half_squared_error"),
+        ((5, 4, 1), "half_squared_error"),
+    ],
+    ids=str,
+)
+def test_contenders_for_a_step_agree(sizes, loss, activation):
+    start = step_contenders.problem(Net(sizes, 7, activation, loss))
+    names = tuple(name for name in step_contenders.CONTENDERS if name not in COMPILED)
+    candidates = step_contenders.contenders(start, names)
+    assert {"fastbp", "NumPy", "NumPy, in place"} <= candidates.keys()
+    step.check(start, candidates)
+
+
+def test_only_nets_that_scikit_learn_has():
+    fits = step_contenders.ScikitLearn.fits
+    assert not fits(Net((3, 2), 1))  # it has one logistic output for two classes
+    assert not fits(Net((3, 2), 1, loss=step.LOGISTIC))
+    assert fits(Net((3, 1), 1, loss=step.LOGISTIC))
+    assert fits(Net((3, 2), 1, loss=step.SQUARES))
+
+
+def test_a_wrong_step_stops_the_run_before_timing(monkeypatch, numpy_alone):
+    class Hasty(step_contenders.NumPyInPlace):
+        def __call__(self):
+            super().__call__()
+            self.w[0] -= 0.1 * self.dw[0]  # which holds the learning rate already
+
+    monkeypatch.setattr(step, "contenders", lambda start, names: {"Hasty": Hasty(start)})
+    monkeypatch.setattr(step, "race", lambda *_: pytest.fail("it was timed"))
+    with pytest.raises(AssertionError, match=r"Hasty, 5-4-3, is off by .*; nothing was timed"):
+        step.run("5-4-3@7", 1, 1, lambda message: None)
+
+
+@pytest.mark.parametrize("wrong", ["huge", "5-4-3", "5@1", "5-0@1", "5-4@0", "5-4@1,"])
+def test_wrong_nets(wrong):
+    with pytest.raises(ValueError, match="--shapes: expected nets, growth or SIZES@BATCH"):
+        step.plan_of(wrong)
+
+
+# Commands and what they write
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["dense", "--shapes", "2x3x4", "--activation", "tanh"], "dense-float32-tanh-2x3x4"),
+        (["step", "--shapes", "3-4-2@5", "--threads", "1"], "step-1-thread-3-4-2@5"),
+    ],
+    ids=["dense", "step"],
+)
+def test_command(arguments, name, tmp_path, numpy_alone, capsys):
+    assert main(["bench", *arguments, "--rounds", "2", "--output", str(tmp_path)]) == 0
+    read = json.loads((tmp_path / f"{name}.json").read_text())
+    assert read["provenance"]["missing"]
+    for row in read["rows"]:
+        assert row["figures"]["ratio"] > 0
+        assert row["seconds"].keys() == row["quartiles"].keys()
+    assert "Not installed for this run: torch" in " ".join(capsys.readouterr().out.split())
+    assert list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.parametrize("what", ["dense", "step"])
+def test_command_names_a_wrong_argument(what, tmp_path, capsys):
+    arguments = ["bench", what, "--output", str(tmp_path)]
+    assert main([*arguments, "--shapes", "huge"]) == 2
+    assert "--shapes: expected" in capsys.readouterr().err
+    assert main([*arguments, "--rounds", "0"]) == 2
+    assert "--rounds: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("measured", [layers(), results("step", STEP)], ids=["dense", "step"])
+def test_report(measured, tmp_path):
+    report.write_json(measured, tmp_path / "some.json")
+    read = json.loads((tmp_path / "some.json").read_text())
+    assert read["rows"][0]["figures"]["ratio"] > 0
+    assert report.table(measured).row_count == len(measured["rows"])
+    for path in plots.plot(measured, tmp_path, "some"):
+        assert path.stat().st_size > 10_000
+
+
+def test_growth_is_drawn(tmp_path):
+    rows = [STEP | {"group": "depth", "value": value} for value in (1, 2)]
+    (path,) = plots.plot(results("step", *rows), tmp_path, "growth")
+    assert path.stat().st_size > 10_000
+
+
+# README.md
+
+
+@pytest.fixture
+def table():
+    """bench/table.py as a module."""
+    spec = importlib.util.spec_from_file_location("table", ROOT / "bench" / "table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+MARKERS = (
+    "before\n<!-- bench dense-float32:begin -->\nold layers\n<!-- bench dense-float32:end -->\n"
+    "between\n<!-- bench step:begin -->\nold steps\n<!-- bench step:end -->\nafter\n"
+)
+
+
+def test_tables_of_the_readme(table, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(MARKERS)
+    report.write_json(layers(), tmp_path / "dense-float32.json")
+    table.main(tmp_path, readme)
+    text = readme.read_text()
+    assert "old layers" not in text
+    assert "old steps" in text  # no results, no change
+    assert "| 2 x 3 x 4 | 50 | 2.50 | 50 | 2.50 | 50 | 2.50 |" in text
+    assert "Fastest in all 6 measurements." in text
+    assert "Not installed for this run: torch." in text
+
+    report.write_json(results("step", STEP), tmp_path / "step.json")
+    one = STEP | {"seconds": {"fastbp": 1e-9, "NumPy": 2e-9}}
+    report.write_json(results("step", one), tmp_path / "step-1-thread.json")
+    table.main(tmp_path, readme)
+    again = readme.read_text()
+    lines = [line for line in again.splitlines() if line in ("before", "between", "after")]
+    assert lines == ["before", "between", "after"]
+    assert "| 3-4-2, relu, softmax | 2 | 0.0 | 0.0 | 0.0 | 0.75 | 25 | 2.00 |" in again
+    assert "Lost, 1 of 1: 3-4-2 batch 2 (0.75, NumPy)." in again
+    table.main(tmp_path, readme)
+    assert readme.read_text() == again
+
+
+def test_readme_without_markers_stays(table, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("no table\n")
+    report.write_json(results("step", STEP), tmp_path / "step.json")
+    with pytest.raises(SystemExit, match="expected one <!-- bench step:begin -->"):
+        table.main(tmp_path, readme)
+    assert readme.read_text() == "no table\n"
+
+
+def test_our_readme_has_the_markers(table):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in table.TABLES:
+        assert table.between(text, name, "").count(f"<!-- bench {name}:") == 2
