@@ -6,11 +6,21 @@ Each pair of markers in README.md holds the table of one benchmark; a table whos
 there stays as it is.
 """
 
+import itertools
 import json
 import sys
+import textwrap
 from pathlib import Path
 
-from fastbp.benchmarks.report import describe, lost, microseconds, missing, percent
+from fastbp.benchmarks.dense import is_whole
+from fastbp.benchmarks.report import (
+    contenders_of,
+    describe,
+    lost,
+    microseconds,
+    missing,
+    percent,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -63,19 +73,20 @@ def table_of_layers(results, folder):
         lines.append(f"| {' x '.join(map(str, shape))} | {' | '.join(cells)} |")
     return [
         *lines,
-        "",
-        f"One dense layer, {results['activation']}, {results['dtype']}: share of the multiply-add "
-        "peak measured in the same run, and",
-        "how many times faster fastbp is than the fastest other: " + others(rows) + ".",
-        verdict(rows, lambda row: f"{'x'.join(map(str, row['shape']))} {row['pass']}"),
-        origin(results, "fastbp bench dense"),
+        *footnote(
+            f"One dense layer, {results['activation']}, {results['dtype']}: share of the "
+            "multiply-add peak measured in the same run, and how many times faster fastbp is than "
+            f"the fastest other: {', '.join(filter(is_whole, rows[0]['seconds']))}.",
+            verdict(rows, lambda row: f"{'x'.join(map(str, row['shape']))} {row['pass']}"),
+            origin(results, "fastbp bench dense"),
+        ),
     ]
 
 
 def table_of_steps(results, folder):
     """A row per net: everybody's time, ours over the best, and the same with one thread."""
     rows = results["rows"]
-    names = [name for name in rows[0]["seconds"] if name != "fastbp"]
+    names = [name for name in contenders_of(rows) if name != "fastbp"]
     alone = folder / "step-1-thread.json"
     ratios = {
         (row["net"], row["batch"]): row["figures"]["ratio"]
@@ -98,23 +109,20 @@ def table_of_steps(results, folder):
         lines.append(f"| {' | '.join(cells)} |")
     return [
         *lines,
-        "",
-        "One training step (forward, loss, backward, gradient descent), float32, microseconds. "
-        'NumPy is `device="reference"`,',
-        "in place is written by hand; faster: the time of the fastest other over ours. "
-        "scikit-learn has no softmax of two.",
-        verdict(rows, lambda row: f"{row['net']} batch {row['batch']}"),
-        origin(results, "fastbp bench step"),
+        *footnote(
+            "One training step (forward, loss, backward, gradient descent), float32, microseconds. "
+            'NumPy is `device="reference"`, in place is written by hand; faster: the time of the '
+            "fastest other over ours. scikit-learn has no softmax of two.",
+            verdict(rows, lambda row: f"{row['net']} batch {row['batch']}"),
+            origin(results, "fastbp bench step"),
+        ),
     ]
 
 
-def others(rows):
-    """Names of the contenders that fastbp is compared with."""
-    return ", ".join(
-        name
-        for name in rows[0]["seconds"]
-        if not name.startswith("fastbp") and "products" not in name
-    )
+def footnote(*sentences):
+    """Lines of the README's width, an empty one first."""
+    lines = [textwrap.wrap(text, 108, break_on_hyphens=False) for text in sentences]
+    return ["", *itertools.chain(*lines)]
 
 
 def verdict(rows, label):

@@ -21,6 +21,7 @@ from ..parallel import get_num_threads, set_num_threads
 
 REST = 0.002  # seconds of sleep after which idle threads are looked at
 LONGEST_REST = 0.2
+LONG = 5  # times the budget of a turn: a call that takes so long fills the caches on its way
 ROUNDS = 9
 
 
@@ -35,7 +36,7 @@ class Contender:
 Contenders = dict[str, Contender]
 
 
-def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.02) -> dict[str, Any]:
+def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> dict[str, Any]:
     """Seconds of one call of each contender, all taking turns: medians and quartiles.
 
     Parameters
@@ -63,15 +64,17 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.02) -> 
     calls = {}
     for name, one in contenders.items():
         one.prepare()
-        for _ in range(3):
-            one.call()
-        calls[name] = max(1, round(budget / max(_seconds(one.call, 1), 1e-7)))
+        one.call()  # it may compile
+        seconds = _seconds(one.call, 1)
+        if seconds < LONG * budget:
+            seconds = _seconds(one.call, 2)
+        calls[name] = max(1, round(budget / max(seconds, 1e-7)))
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, one in contenders.items():
             one.prepare()
             rest()
-            if not times[name] or times[name][-1] < 5 * budget:
+            if not times[name] or times[name][-1] < LONG * budget:
                 one.call()  # untimed: the one before has the caches
             times[name].append(_seconds(one.call, calls[name]))
     quartiles = {name: np.percentile(seconds, [25, 50, 75]) for name, seconds in times.items()}
