@@ -46,7 +46,8 @@ bench-table: $(READY)
 	$(PY) bench/table.py
 
 compare: $(READY)  ## fastbp and NumPy beside the last `make compare` (pytest-benchmark)
-	$(PY) -m pytest bench -o addopts= -o python_files='bench_*.py' -o python_functions='bench_*' \
+	$(PY) -m pytest bench -o addopts= -o filterwarnings=default \
+	    -o python_files='bench_*.py' -o python_functions='bench_*' \
 	    --benchmark-only --benchmark-sort=name --benchmark-columns=min,median,iqr,rounds \
 	    --benchmark-autosave --benchmark-compare $(ARGS)
 

@@ -88,10 +88,8 @@ def table_of_steps(results, folder):
     rows = results["rows"]
     names = [name for name in contenders_of(rows) if name != "fastbp"]
     alone = folder / "step-1-thread.json"
-    ratios = {
-        (row["net"], row["batch"]): row["figures"]["ratio"]
-        for row in (load(alone)["rows"] if alone.exists() else [])
-    }
+    rows_alone = load(alone)["rows"] if alone.exists() else []
+    ratios = {(row["net"], row["batch"]): row["figures"]["ratio"] for row in rows_alone}
     head = ["net", "batch", *names, "fastbp", "faster", "% of peak", "faster, 1 thread"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
     for row in rows:
@@ -113,10 +111,15 @@ def table_of_steps(results, folder):
             "One training step (forward, loss, backward, gradient descent), float32, microseconds. "
             'NumPy is `device="reference"`, in place is written by hand; faster: the time of the '
             "fastest other over ours. scikit-learn has no softmax of two.",
-            verdict(rows, lambda row: f"{row['net']} batch {row['batch']}"),
+            verdict(rows, name_of_step),
+            *([f"With one thread: {verdict(rows_alone, name_of_step)}"] if rows_alone else []),
             origin(results, "fastbp bench step"),
         ),
     ]
+
+
+def name_of_step(row):
+    return f"{row['net']} batch {row['batch']}"
 
 
 def footnote(*sentences):

@@ -12,7 +12,7 @@ from ..checks import check_count
 from ..kernels import codes
 from ..parallel import get_num_threads
 
-TABLE_WIDTH = 150  # columns of text: on a narrower terminal lines wrap, but no number is cut
+TABLE_WIDTH = 170  # columns of text: on a narrower terminal lines wrap, but no number is cut
 
 
 def _dense_arguments(parser: argparse.ArgumentParser) -> None:
