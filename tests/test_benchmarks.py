@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,9 +91,15 @@ def test_race_takes_turns_and_prepares_each():
     # Each time once untimed, but for a turn that is longer than its budget by far.
     turns = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
     assert turns[-9:] == ["prepare a", "a", "b"] * 3
+    assert times["rounds"] == 3
     for name, seconds in times["seconds"].items():
         low, high = times["quartiles"][name]
         assert 0 < low <= seconds <= high
+
+
+def test_long_calls_take_fewer_turns():
+    slow = {"slow": Contender(lambda: time.sleep(2e-3))}
+    assert measure.race(slow, rounds=7, budget=1e-4)["rounds"] == 5
 
 
 def test_use_threads_changes_the_pool_between_turns():

@@ -44,14 +44,14 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> 
     contenders : dict
         Contenders by name; each is called a few times before anything is timed.
     rounds : int
-        Turns of each.
+        Turns of each; five at most where a call takes longer than several turns should.
     budget : float
         Seconds of one turn, about.
 
     Returns
     -------
     dict
-        `seconds`: the median by name; `quartiles`: [lower, upper] by name.
+        `rounds`: turns of each; `seconds`: the median by name; `quartiles`: [lower, upper] by name.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> 
     >>> low <= times["seconds"]["nothing"] <= high
     True
     """
-    calls = {}
+    calls, longest = {}, 0.0
     for name, one in contenders.items():
         one.prepare()
         one.call()  # it may compile
@@ -69,6 +69,9 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> 
         if seconds < LONG * budget:
             seconds = _seconds(one.call, 2)
         calls[name] = max(1, round(budget / max(seconds, 1e-7)))
+        longest = max(longest, seconds)
+    if longest > LONG * budget:
+        rounds = min(rounds, 5)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, one in contenders.items():
@@ -79,6 +82,7 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> 
             times[name].append(_seconds(one.call, calls[name]))
     quartiles = {name: np.percentile(seconds, [25, 50, 75]) for name, seconds in times.items()}
     return {
+        "rounds": rounds,
         "seconds": {name: float(middle) for name, (_, middle, _) in quartiles.items()},
         "quartiles": {
             name: [float(low), float(high)] for name, (low, _, high) in quartiles.items()
