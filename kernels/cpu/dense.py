@@ -2,7 +2,7 @@
 
 from . import blas, tiled
 from .engines import BACKWARD, FORWARD, chooses_blas
-from .jit import inline, kernel
+from .jit import kernel, spliced
 
 
 @kernel
@@ -29,7 +29,7 @@ def dense_backward_work(n, k, m):
     return max(tiled.backward_work(n, k, m), blas.backward_work(n, k, m))
 
 
-@inline
+@spliced
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     if chooses_blas(BACKWARD, x, w):
         blas.backward(add, dy, x, w, saved, activation, work, dw, db, dx)

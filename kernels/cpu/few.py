@@ -11,7 +11,7 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
-from .jit import inline
+from .jit import inline, spliced
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .simd import OUTER, PANEL, WIDEST, copy_part, width
 from .threads import part, parts, run, task, useful_tasks
@@ -33,7 +33,7 @@ def zero(scratch, size):
     return scratch
 
 
-@inline
+@spliced
 def forward_few(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z); work: ZEROS elements."""
     n, k = x.shape
@@ -83,7 +83,7 @@ def forward_columns(job, number, scratch):
             activate(activation, segment)
 
 
-@inline
+@spliced
 def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T.
 

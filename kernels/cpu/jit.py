@@ -2,7 +2,8 @@
 
 `kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `sum_kernel` is
 the same for long sums. `inline` makes a small function that only kernels call; it is compiled into
-them and needs no cache of its own.
+them and needs no cache of its own. `spliced` is `inline` for a function that holds tiles: Numba
+optimises a function once for each level of calls above it, and tiles are large.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ OPTIONS = {
 }
 
 inline = numba.njit(**OPTIONS)
+spliced = numba.njit(**OPTIONS, inline="always")
 
 
 @cache

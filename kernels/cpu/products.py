@@ -4,7 +4,7 @@ Operands are packed into panels (see simd.py), zero up to a multiple of STEPS al
 packed is small enough for the L1 or L2 cache and is used many times from there.
 """
 
-from .jit import inline
+from .jit import inline, spliced
 from .pointers import at
 from .simd import BLOCK, PANEL, STEPS, TALLEST, copy_part, copy_row, transpose_rows
 from .tiles import tile_columns, tile_rows, tile_rows_and_pack
@@ -21,14 +21,14 @@ def padded(size, multiple):
     return (size + multiple - 1) // multiple * multiple
 
 
-@inline
+@spliced
 def tile_height(rows, tiles):
     """Rows of the next of `tiles` tiles over `rows` rows: nearly equal and even."""
     pairs = (rows + 1) // 2
     return min(rows, 2 * ((pairs + tiles - 1) // tiles))
 
 
-@inline
+@spliced
 def pack_right(b, b_row, k, columns, wide, panel):
     """One panel of b (k, columns): panel[p * wide + j] = b[p * b_row + j]."""
     if columns == wide:
@@ -41,7 +41,7 @@ def pack_right(b, b_row, k, columns, wide, panel):
         copy_part(at(panel, p * wide), b, 0)
 
 
-@inline
+@spliced
 def pack_right_transposed(b, b_row, k, columns, wide, panel):
     """One panel of b.T, b (columns, k): panel[p * wide + j] = b[j * b_row + p]."""
     lanes = wide // PANEL
@@ -51,7 +51,7 @@ def pack_right_transposed(b, b_row, k, columns, wide, panel):
             transpose_rows(target, at(b, j * b_row + p), b_row, columns - j, k - p)
 
 
-@inline
+@spliced
 def pack_left(a, a_row, rows, k, wide, panels):
     """The rows of a (rows, k) in panels: panels[(p // wide * rows + i) * wide + p % wide]."""
     for p in range(0, k, wide):
@@ -65,7 +65,7 @@ def pack_left(a, a_row, rows, k, wide, panels):
                 copy_part(at(panel, i * wide), at(a, i * a_row + p), columns)
 
 
-@inline
+@spliced
 def pack_block(a, a_row, rows, columns, wide, block):
     """block[i * BLOCK + j] = a[i * a_row + j] for columns <= BLOCK, zero rows up to STEPS."""
     for i in range(turns_of(rows) * STEPS):
@@ -78,7 +78,7 @@ def pack_block(a, a_row, rows, columns, wide, block):
                 copy_part(target, at(a, i * a_row + min(j, columns)), count)
 
 
-@inline
+@spliced
 def multiply_rows(
     turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, columns, floor, fetch, fetch_row
 ):
@@ -109,7 +109,7 @@ def multiply_rows(
         fetch = at(fetch, turns * fetch_step)
 
 
-@inline
+@spliced
 def multiply_rows_and_pack(
     k, a, a_jump, b, b_row, panel, init, init_row, c, c_row, rows, columns, wide, floor
 ):
@@ -129,7 +129,7 @@ def multiply_rows_and_pack(
     )  # fmt: skip
 
 
-@inline
+@spliced
 def multiply_columns(turns, a, b, init, init_row, c, c_row, rows, columns, floor):
     """tile_columns over up to BLOCK rows of the product."""
     i, tiles = 0, (rows + TALLEST - 1) // TALLEST

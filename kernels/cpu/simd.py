@@ -36,6 +36,7 @@ STEPS = 4  # steps of k per turn of the inner loop; packed operands are zero up 
 # 14 * 2 + 2 + 1 of 32 with AVX-512, 6 * 2 + 2 + 1 of 16 below. Odd heights are rounded up.
 HEIGHTS = (1, 2, 4, 6, 8, 10, 12, 14) if VECTOR_BYTES == 64 else (1, 2, 4, 6)
 TALLEST = HEIGHTS[-1]
+HIGH = tuple(h for h in HEIGHTS if 2 * h > TALLEST)  # all that nearly equal tiles of a batch need
 BLOCK = 8 * 14 if VECTOR_BYTES == 64 else 16 * 6  # columns of a packed block for tile_columns
 
 # A few rows: w is read once and packing it would cost more than it saves. Rows: vectors of columns.

@@ -15,7 +15,7 @@ from numba import carray
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
 from .few import ZEROS, backward_few, forward_few
-from .jit import inline
+from .jit import inline, spliced
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
 from .products import (
     multiply_columns,
@@ -67,7 +67,7 @@ def forward_work(n, k, m):
 X, W, B, Z, Y, N, K, M, ACTIVATION, ROW_PARTS, COLUMN_PARTS = range(11)
 
 
-@inline
+@spliced
 def forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
     n, k = x.shape
@@ -128,7 +128,7 @@ def forward_block(job, number, scratch):
             activate(activation, segment)
 
 
-@inline
+@spliced
 def product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
     """y = x @ w + b, or max(x @ w + b, 0) with `rectify`, for one block of y (rows, columns)."""
     wide, zero = width(scratch), element(scratch)
@@ -167,7 +167,7 @@ def backward_work(n, k, m):
     return SCRATCH + gradients + weights
 
 
-@inline
+@spliced
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T; dw += and db += with `add`."""
     n, m = dy.shape
@@ -230,7 +230,7 @@ def pack_operands(job, number, scratch):
         pack_right_transposed(at(w, j * m), m, m, min(wide, end - j), wide, target)
 
 
-@inline
+@spliced
 def pack_gradient(job, number, scratch):
     """Panels of dz = dy * f'(z) for some columns of one panel of the batch, and their sum in db."""
     m, first, rows = get(job, M), get(job, FIRST), get(job, ROWS_HERE)
@@ -281,7 +281,7 @@ def multiply_gradient(job, number, scratch):
         input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, j, end)
 
 
-@inline
+@spliced
 def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
     """dw = x.T @ dz, or dw += with `add`, for the rows begin..end-1 of dw."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
@@ -297,7 +297,7 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
             )  # fmt: skip
 
 
-@inline
+@spliced
 def input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, begin, end):
     """dx = dz @ w.T for the columns begin..end-1 of dx; wt holds panels of w.T if `packed`."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)

@@ -18,6 +18,7 @@ from .simd import (
     FEW_AHEAD,
     FEW_FAR,
     HEIGHTS,
+    HIGH,
     OUTER,
     PANEL,
     STEPS,
@@ -236,7 +237,7 @@ def _switch_on_rows(v, heights, rows, emit):
 
 
 def _packed_tiles(
-    v, left, right, turns, init, init_row, c, c_row, rows, columns, floor, fetch=None
+    v, heights, left, right, turns, init, init_row, c, c_row, rows, columns, floor, fetch=None
 ):
     """Tiles of each height, for a vector of columns and for two; right(vectors): its operand."""
     rest = (turns, init, init_row, c, c_row, rows, columns, floor)
@@ -252,7 +253,7 @@ def _packed_tiles(
                 with branch:
                     Tile(v, height, vectors, STEPS, fetch).emit(left, right(vectors), *rest)
 
-    _switch_on_rows(v, HEIGHTS, rows, emit)
+    _switch_on_rows(v, heights, rows, emit)
 
 
 @intrinsic
@@ -269,7 +270,7 @@ def tile_rows(
         v = vectors_of(context, builder, signature, 0)
         a, a_jump, b, *rest, fetch, fetch_row = args
         _packed_tiles(
-            v, RowsInPanels(v, a, a_jump), partial(Panel, v, b), *rest, (fetch, fetch_row)
+            v, HIGH, RowsInPanels(v, a, a_jump), partial(Panel, v, b), *rest, (fetch, fetch_row)
         )
         return context.get_dummy_value()
 
@@ -287,7 +288,7 @@ def tile_rows_and_pack(
         v = vectors_of(context, builder, signature, 0)
         a, a_jump, b, b_row, panel, *rest = args
         right = partial(InPlaceToPanel, v, b, stride=b_row, panel=panel)
-        _packed_tiles(v, RowsInPanels(v, a, a_jump), right, *rest)
+        _packed_tiles(v, HIGH, RowsInPanels(v, a, a_jump), right, *rest)
         return context.get_dummy_value()
 
     return types.void(a, size, a, size, a, size, a, size, a, size, size, size, a.dtype), codegen
@@ -301,7 +302,7 @@ def tile_columns(typingctx, a, b, turns, init, init_row, c, c_row, rows, columns
     def codegen(context, builder, signature, args):
         v = vectors_of(context, builder, signature, 0)
         a, b, *rest = args
-        _packed_tiles(v, ColumnsInBlock(v, a), partial(Panel, v, b), *rest)
+        _packed_tiles(v, HEIGHTS, ColumnsInBlock(v, a), partial(Panel, v, b), *rest)
         return context.get_dummy_value()
 
     return types.void(a, a, size, a, size, a, size, size, size, a.dtype), codegen
