@@ -1,29 +1,17 @@
-"""Layers: parameters, their gradients, and the two kernels that a layer launches.
+"""Layers: parameters and their gradients.
 
 A layer works alone (`forward`, `backward`) or inside a `Sequential`, which moves the layer's
-parameters into its own flat arrays and launches its kernels over buffers of its own.
+parameters into its own flat arrays and describes it by a row of a table.
 """
 
-from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
 from . import functional, initializers
 from .checks import Array, as_generator, as_input, check_count, check_dtype, check_number
-from .functional import absent, activation_code
-from .kernels import codes, cpu
-from .scratch import scratch
-
-
-@dataclass
-class Buffers:
-    """What one layer writes for one batch: output, z where it is kept, and dx."""
-
-    y: Array
-    z: Array
-    dx: Array
+from .functional import activation_code
+from .kernels import cpu
 
 
 class Dense:
@@ -149,38 +137,6 @@ class Dense:
         )
         return dx
 
-    def buffers(
-        self, kernels: ModuleType, n: int, features: int, dtype: np.dtype[Any], training: bool
-    ) -> Buffers:
-        """New buffers for a batch of n rows."""
-        k, m = self.in_features, self.out_features
-        y, none = np.empty((n, m), dtype), absent(2, dtype)
-        if not training:
-            return Buffers(y, none, none)
-        return Buffers(
-            y,
-            z=np.empty((n, m), dtype) if self.code in codes.KEEPS_Z else none,
-            dx=np.empty((n, k), dtype),
-        )
-
-    def launch_forward(
-        self, kernels: ModuleType, x: Array, buffers: Buffers, training: bool
-    ) -> Array:
-        """The output (n, m), in the buffers."""
-        work = scratch(kernels.dense_forward_work(len(x), *self.w.shape), self.dtype)
-        kernels.dense_forward(x, self.w, self.b, self.code, work, buffers.z, buffers.y)
-        return buffers.y
-
-    def launch_backward(
-        self, kernels: ModuleType, dy: Array, x: Array, buffers: Buffers, need_dx: bool
-    ) -> Array:
-        """dx (n, k), in the buffers; fills dw and db."""
-        saved = buffers.z if self.code in codes.KEEPS_Z else buffers.y
-        dx = buffers.dx if need_dx else absent(2, self.dtype)
-        work = scratch(kernels.dense_backward_work(len(x), *self.w.shape), self.dtype)
-        kernels.dense_backward(dy, x, self.w, saved, self.code, work, self.dw, self.db, dx)
-        return dx
-
     def config(self) -> dict[str, Any]:
         """What `Sequential.save` writes of this layer besides its parameters."""
         return {
@@ -231,11 +187,13 @@ class Dropout:
         """No parameters."""
         return None
 
-    def _mask_seed(self) -> int:
-        return (self.seed + self.passes * 0xD1342543DE82EF95) % 2**63
+    def mask_seed(self, number: int) -> int:
+        """The seed of the mask of one pass in training, counted from 1."""
+        return (self.seed + number * 0xD1342543DE82EF95) % 2**63
 
-    def _launch(self, kernels: ModuleType, x: Array, y: Array) -> Array:
-        kernels.dropout(x.reshape(-1), self.rate, self._mask_seed(), y.reshape(-1))
+    def _launch(self, x: Array) -> Array:
+        y = np.empty_like(x)
+        cpu.dropout(x.reshape(-1), self.rate, self.mask_seed(self.passes), y.reshape(-1))
         return y
 
     def forward(self, x: Array, training: bool = True) -> Array:
@@ -244,7 +202,7 @@ class Dropout:
         if not training:
             return x
         self.passes += 1
-        return self._launch(cpu, x, np.empty_like(x))
+        return self._launch(x)
 
     def backward(self, dy: Array) -> Array:
         """dx (n, k) for dy (n, k), with the mask of the last forward pass in training.
@@ -257,31 +215,7 @@ class Dropout:
         if not self.passes:
             raise RuntimeError("backward: expected a forward pass before it; call forward(x) first")
         dy = as_input("dy", dy, ("n", "k"))
-        return self._launch(cpu, dy, np.empty_like(dy))
-
-    def buffers(
-        self, kernels: ModuleType, n: int, features: int, dtype: np.dtype[Any], training: bool
-    ) -> Buffers:
-        """New buffers for a batch of n rows."""
-        none = absent(2, dtype)
-        if not training:
-            return Buffers(none, none, none)
-        return Buffers(np.empty((n, features), dtype), none, np.empty((n, features), dtype))
-
-    def launch_forward(
-        self, kernels: ModuleType, x: Array, buffers: Buffers, training: bool
-    ) -> Array:
-        """The masked input, in the buffers; x itself outside of training."""
-        if not training:
-            return x
-        self.passes += 1
-        return self._launch(kernels, x, buffers.y)
-
-    def launch_backward(
-        self, kernels: ModuleType, dy: Array, x: Array, buffers: Buffers, need_dx: bool
-    ) -> Array:
-        """dx, in the buffers."""
-        return self._launch(kernels, dy, buffers.dx)
+        return self._launch(dy)
 
     def config(self) -> dict[str, Any]:
         """What `Sequential.save` writes of this layer."""

@@ -4,6 +4,7 @@ The flat arrays hold the weights of all layers, then the biases of all layers, s
 is one pass over memory and the L2 penalty one pass over its first part.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -13,10 +14,13 @@ import numpy as np
 from . import losses, regularization, storage, training
 from .backends import kernels_for
 from .checks import Array, as_input, check_finite, check_number
-from .layers import Buffers, Dense, Dropout, Layer
+from .functional import absent
+from .layers import Dense, Dropout, Layer
 from .losses import Loss
 from .optimizers import Optimizer
+from .plan import Plan
 from .regularization import Clip
+from .scratch import scratch
 
 PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
 
@@ -72,13 +76,13 @@ class Sequential:
         self.layers = layers
         self.loss: Loss | None = None
         self.history: training.History | None = None
-        self._buffers: dict[int, list[Buffers]] = {}
+        self.plan = Plan(layers, self.in_features)
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         size = sum(layer.w.size + layer.b.size for layer in dense)
         self.parameters = np.empty(size, self.dtype)
         self.gradients = np.zeros(size, self.dtype)
-        self.weight_count = sum(layer.w.size for layer in dense)
+        self.weight_count = self.plan.weights
         at_w, at_b = 0, self.weight_count
         for layer in dense:
             w, b = slice(at_w, at_w + layer.w.size), slice(at_b, at_b + layer.b.size)
@@ -147,7 +151,7 @@ class Sequential:
         batch = self.check_batch(x, t, loss, sample_weight, l2)
         check_finite("x", x)  # a saturated unit would hide an infinity from the loss
         value, dx = self.step_gradients(*batch, l2=l2, need_dx=True)
-        return value, dx.copy()
+        return value, dx
 
     def train_step(
         self,
@@ -188,10 +192,18 @@ class Sequential:
             )
         optimizer.check(self.parameters)
         clip = regularization.resolve(clip)
-        batch = self.check_batch(x, t, loss, sample_weight, l2)
-        check_finite("x", x)
-        value, _ = self.step_gradients(*batch, l2=l2, need_dx=False)
-        self.apply_gradients(optimizer, clip)
+        loss, kernel, x, t, weights = self.check_batch(x, t, loss, sample_weight, l2)
+        plan = self.plan
+        plan.set_loss(loss, kernel, l2)
+        plan.set_update(optimizer, clip)
+        state = optimizer.state_for(self.parameters)
+        value = self._kernels.network_step(
+            *(x, t, weights, plan.table, plan.recipe, plan.numbers),
+            *(self._work(len(x)), self.gradients, self.parameters, *self._slots(state)),
+        )
+        self._check_loss(value, loss, x, t, weights)
+        plan.passed(1)
+        optimizer.step, optimizer.state = optimizer.step + 1, state
         return value
 
     fit = training.fit
@@ -223,68 +235,69 @@ class Sequential:
         l2: float,
         need_dx: bool,
     ) -> tuple[float, Array]:
-        """The loss and dx of a checked batch; fills `gradients`. dx lies in a buffer."""
-        buffers = self._buffers_for(len(x))
-        y = self._forward(x, buffers, training=True)
-        dy = np.empty_like(y)
-        value = loss.launch(self._kernels, kernel, y, t, sample_weight, dy)
-        if not np.isfinite(value):
-            loss.explain({"x": x}, t, sample_weight, self.out_features)
-            raise training.DivergenceError(training.too_large(f"the loss is {value}"))
-        dx = self._backward(dy, x, buffers, need_dx)
-        if l2:
-            weights = slice(self.weight_count)
-            value += self._kernels.l2_penalty(
-                self.parameters[weights], float(l2), self.gradients[weights]
-            )
-            if not np.isfinite(value):
-                raise training.DivergenceError(training.too_large("the L2 penalty is infinite"))
+        """The loss and dx of a checked batch; fills `gradients`."""
+        plan = self.plan
+        plan.set_loss(loss, kernel, l2)
+        dx = np.empty_like(x) if need_dx else absent(2, self.dtype)
+        value = self._kernels.network_loss_gradients(
+            *(x, t, sample_weight, plan.table, plan.recipe, plan.numbers),
+            *(self.parameters, self._work(len(x)), self.gradients, dx),
+        )
+        self._check_loss(value, loss, x, t, sample_weight)
+        plan.passed(1)
         return value, dx
 
-    def apply_gradients(self, optimizer: Optimizer, clip: Clip | None = None) -> None:
-        """Clip `gradients` and take one step of the optimiser."""
-        if clip is not None:
-            clip.apply(self._kernels, self.gradients)
-        optimizer.update(self._kernels, self.gradients, self.parameters)
+    def epoch_steps(
+        self,
+        batch: tuple[Loss, str, Array, Array, Array],
+        room: tuple[Array, Array, Array],
+        order: Array,
+        begin: int,
+        steps: int,
+        optimizer: Optimizer,
+        sums: Array,
+    ) -> int:
+        """Steps of an epoch of checked data, as `kernels.network_epoch` takes them."""
+        plan, (_, _, x, t, sample_weight) = self.plan, batch
+        return self._kernels.network_epoch(
+            *(x, t, sample_weight, order, begin, steps, plan.table, plan.recipe, plan.numbers),
+            *(*room, self._work(len(room[0])), self.gradients, self.parameters),
+            *(*self._slots(optimizer.state), sums),
+        )
 
-    def _forward(self, x: Array, buffers: list[Buffers], training: bool) -> Array:
-        for layer, own in zip(self.layers, buffers, strict=True):
-            x = layer.launch_forward(self._kernels, x, own, training)
-        return x
+    def _slots(self, state: dict[str, Array]) -> tuple[Array, Array]:
+        """An optimiser's two state arrays, empty where there is none."""
+        none = self.parameters[:0]
+        first, second, *_ = *state.values(), none, none
+        return first, second
 
-    def _backward(self, dy: Array, x: Array, buffers: list[Buffers], need_dx: bool) -> Array:
-        inputs = [x, *(own.y for own in buffers[:-1])]
-        for i in reversed(range(len(self.layers))):
-            dy = self.layers[i].launch_backward(
-                self._kernels, dy, inputs[i], buffers[i], need_dx or i > 0
-            )
-        return dy
+    def _work(self, n: int) -> Array:
+        return scratch(self._kernels.network_work(n, self.plan.table), self.dtype)
 
-    def _new_buffers(self, n: int, training: bool) -> list[Buffers]:
-        buffers, features = [], self.in_features
-        for layer in self.layers:
-            buffers.append(layer.buffers(self._kernels, n, features, self.dtype, training))
-            features = layer.out_features or features
-        return buffers
-
-    def _buffers_for(self, n: int) -> list[Buffers]:
-        # Two sizes are kept: the batch and the shorter last batch of an epoch.
-        if n not in self._buffers:
-            while len(self._buffers) >= 2:
-                del self._buffers[next(iter(self._buffers))]
-            self._buffers[n] = self._new_buffers(n, training=True)
-        return self._buffers[n]
+    def _check_loss(
+        self, value: float, loss: Loss, x: Array, t: Array, sample_weight: Array
+    ) -> None:
+        """Raise for a loss that is not finite: for the data, if they are why, or for divergence."""
+        if not math.isfinite(value):
+            loss.explain({"x": x}, t, sample_weight, self.out_features)
+            raise training.DivergenceError(training.too_large(f"the loss is {value}"))
 
     # Prediction
 
     def _predicted(self, x: Array) -> Iterator[tuple[slice, Array]]:
         """Outputs piece by piece, each valid until the next."""
-        buffers = self._new_buffers(min(len(x), PREDICT_ROWS), training=False)
+        work = self._work(min(len(x), PREDICT_ROWS))
+        y = np.empty((min(len(x), PREDICT_ROWS), self.out_features), self.dtype)
         for start in range(0, len(x), PREDICT_ROWS):
             rows = slice(start, min(start + PREDICT_ROWS, len(x)))
-            if rows.stop - start < PREDICT_ROWS < len(x):
-                buffers = self._new_buffers(rows.stop - start, training=False)
-            yield rows, self._forward(x[rows], buffers, training=False)
+            part = y[: rows.stop - start]
+            self._forward(x[rows], work, part)
+            yield rows, part
+
+    def _forward(self, x: Array, work: Array, y: Array) -> None:
+        self._kernels.network_forward(
+            x, self.plan.table, self.plan.numbers, False, self.parameters, work, y
+        )
 
     def predict(self, x: Array) -> Array:
         """The output (n, out_features) for x (n, in_features): logits for the cross-entropies.
@@ -298,8 +311,10 @@ class Sequential:
         """
         x = as_input("x", x, ("n", self.in_features), self.dtype)
         out = np.empty((len(x), self.out_features), self.dtype)
-        for rows, y in self._predicted(x):
-            out[rows] = y
+        work = self._work(min(len(x), PREDICT_ROWS))
+        for start in range(0, len(x), PREDICT_ROWS):
+            rows = slice(start, start + PREDICT_ROWS)
+            self._forward(x[rows], work, out[rows])
         return out
 
     def predict_proba(self, x: Array, loss: str | Loss | None = None) -> Array:

@@ -6,11 +6,11 @@ out.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import ModuleType
 
 import numpy as np
 
 from .checks import Array, check_choice, check_number
+from .kernels import codes
 
 
 @dataclass
@@ -34,19 +34,22 @@ class Optimizer:
                     f"{parameters.dtype}); make a new {type(self).__name__}"
                 )
 
-    def update(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
-        """One step: parameters and state (size,), checked before, change in place."""
-        if not self.state:
-            self.state = {slot: np.zeros_like(parameters) for slot in self.slots()}
-        self.step += 1
-        self._launch(kernels, gradients, parameters)
+    @property
+    def code(self) -> int:
+        """By which the kernels know it."""
+        raise NotImplementedError
+
+    def numbers(self) -> tuple[float, ...]:
+        """What its kernel takes, in order."""
+        raise NotImplementedError
 
     def slots(self) -> tuple[str, ...]:
         """Names of the state arrays."""
         raise NotImplementedError
 
-    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
-        raise NotImplementedError
+    def state_for(self, parameters: Array) -> dict[str, Array]:
+        """The state, or the zeros that it begins with."""
+        return self.state or {slot: np.zeros_like(parameters) for slot in self.slots()}
 
 
 @dataclass
@@ -74,16 +77,14 @@ class SGD(Optimizer):
         """Names of the state arrays."""
         return ("velocity",) if self.momentum else ()
 
-    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
-        velocity = self.state["velocity"] if self.momentum else parameters[:0]
-        kernels.sgd(
-            gradients,
-            float(self.learning_rate),
-            float(self.momentum),
-            bool(self.nesterov),
-            parameters,
-            velocity,
-        )
+    @property
+    def code(self) -> int:
+        """By which the kernels know it."""
+        return codes.NESTEROV if self.nesterov else codes.SGD
+
+    def numbers(self) -> tuple[float, ...]:
+        """What its kernel takes, in order."""
+        return self.learning_rate, self.momentum
 
 
 @dataclass
@@ -112,13 +113,14 @@ class Adam(Optimizer):
         """Names of the state arrays."""
         return ("m", "v")
 
-    def _numbers(self) -> tuple[float, ...]:
-        return tuple(map(float, (self.learning_rate, self.beta1, self.beta2, self.eps)))
+    @property
+    def code(self) -> int:
+        """By which the kernels know it."""
+        return codes.ADAMW
 
-    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
-        kernels.adam(
-            gradients, *self._numbers(), self.step, parameters, self.state["m"], self.state["v"]
-        )
+    def numbers(self) -> tuple[float, ...]:
+        """What its kernel takes, in order."""
+        return self.learning_rate, self.beta1, self.beta2, self.eps, 0.0
 
 
 @dataclass
@@ -138,16 +140,9 @@ class AdamW(Adam):
         super().__post_init__()
         check_number("weight_decay", self.weight_decay, 0)
 
-    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
-        kernels.adamw(
-            gradients,
-            *self._numbers(),
-            float(self.weight_decay),
-            self.step,
-            parameters,
-            self.state["m"],
-            self.state["v"],
-        )
+    def numbers(self) -> tuple[float, ...]:
+        """What its kernel takes, in order."""
+        return self.learning_rate, self.beta1, self.beta2, self.eps, self.weight_decay
 
 
 @dataclass
@@ -174,15 +169,14 @@ class RMSprop(Optimizer):
         """Names of the state arrays."""
         return ("square",)
 
-    def _launch(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
-        kernels.rmsprop(
-            gradients,
-            float(self.learning_rate),
-            float(self.alpha),
-            float(self.eps),
-            parameters,
-            self.state["square"],
-        )
+    @property
+    def code(self) -> int:
+        """By which the kernels know it."""
+        return codes.RMSPROP
+
+    def numbers(self) -> tuple[float, ...]:
+        """What its kernel takes, in order."""
+        return self.learning_rate, self.alpha, self.eps
 
 
 OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {

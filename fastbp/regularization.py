@@ -1,9 +1,9 @@
 """Gradient clipping as a user asks for it (Pascanu et al. 2013)."""
 
 from dataclasses import dataclass
-from types import ModuleType
 
-from .checks import Array, check_number
+from .checks import check_number
+from .kernels import codes
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class ClipNorm:
     def __post_init__(self) -> None:
         check_number("max_norm", self.max_norm, 0, above=True)
 
-    def apply(self, kernels: ModuleType, gradients: Array) -> None:
-        """Clip the flat gradients in place."""
-        kernels.clip_by_global_norm(float(self.max_norm), gradients)
+    def recipe(self) -> tuple[int, float]:
+        """The kernels' code, and the limit."""
+        return codes.CLIP_NORM, self.max_norm
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class ClipValue:
     def __post_init__(self) -> None:
         check_number("limit", self.limit, 0, above=True)
 
-    def apply(self, kernels: ModuleType, gradients: Array) -> None:
-        """Clip the flat gradients in place."""
-        kernels.clip_by_value(float(self.limit), gradients)
+    def recipe(self) -> tuple[int, float]:
+        """The kernels' code, and the limit."""
+        return codes.CLIP_VALUE, self.limit
 
 
 Clip = ClipNorm | ClipValue

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import losses, optimizers, regularization
 from .checks import Array, as_generator, check_count, check_finite, check_number
+from .kernels import codes
 from .losses import Loss
 from .optimizers import Optimizer
 from .regularization import Clip
@@ -18,6 +19,7 @@ from .regularization import Clip
 if TYPE_CHECKING:
     from .network import Sequential
 
+SLICE = 0.05  # seconds of steps in one call of a kernel, about: Ctrl-C waits no longer
 STALL = 1e-4  # an epoch counts as progress when it lowers the loss by more than this share
 
 
@@ -61,16 +63,6 @@ class History:
 
 
 Callback = Callable[["Sequential", History], Any]
-
-
-def batches(
-    n: int, batch_size: int, rng: np.random.Generator | None = None
-) -> Iterator[slice | Array]:
-    """Row indices of one epoch's batches: shuffled by rng, or slices in order without one."""
-    order = None if rng is None else rng.permutation(n)
-    for start in range(0, n, batch_size):
-        rows = slice(start, min(start + batch_size, n))
-        yield rows if order is None else order[rows]
 
 
 def fit(
@@ -218,29 +210,43 @@ class _Run:
     finished: int = 0  # epochs
     good_epoch: int = 0
 
+    steps: int = 1  # between two looks at the keyboard
+
     def __post_init__(self) -> None:
         self.good = self._state()
+        self.optimizer.state = self.optimizer.state_for(self.net.parameters)
+        _, _, *arrays = self.batch
+        rows = min(self.batch_size, len(arrays[0]))
+        x, t, sample_weight = (np.empty((rows, *a.shape[1:]), a.dtype) for a in arrays)
+        self.room = x, t, sample_weight  # for the rows of one batch
 
     def epoch(self) -> float:
         """One pass over the data; the mean loss, weighted as the rows are."""
-        loss, kernel, x, t, sample_weight = self.batch
-        begun, total, mass = self._state(), 0.0, 0.0
-        for rows in batches(len(x), self.batch_size, self.rng):
-            s = sample_weight[rows] if sample_weight.size else sample_weight
-            weight = float(s.sum(dtype=np.float64)) if s.size else float(len(x[rows]))
-            if weight == 0:  # all rows of this batch weigh nothing
-                continue
-            value, _ = self.net.step_gradients(
-                loss, kernel, x[rows], t[rows], s, l2=self.l2, need_dx=False
-            )
-            if mass == 0:  # a finite loss: what this epoch began with is good
+        net, plan, n = self.net, self.net.plan, len(self.batch[2])
+        begun, begin, sums = self._state(), 0, np.zeros(3)
+        order = np.empty(0, np.int64) if self.rng is None else self.rng.permutation(n)
+        while begin < n:
+            start, before = time.perf_counter(), begin
+            plan.set_loss(*self.batch[:2], self.l2)
+            plan.set_update(self.optimizer, self.clip)
+            try:
+                begin = net.epoch_steps(
+                    self.batch, self.room, order, begin, self.steps, self.optimizer, sums
+                )
+            finally:  # also when Ctrl-C was pressed in the meantime
+                plan.passed(int(plan.recipe[codes.STEP]) - self.optimizer.step)
+                self.optimizer.step = int(plan.recipe[codes.STEP])
+            if sums[1] > 0:  # a finite loss: what this epoch began with is good
                 self.good, self.good_epoch = begun, self.finished
-            self.net.apply_gradients(self.optimizer, self.clip)
-            total, mass = total + weight * value, mass + weight
-        if not np.isfinite(self.net.parameters).all():
+            if not np.isfinite(sums[2]):
+                raise DivergenceError(too_large(f"the loss is {sums[2]}"))
+            if begin - before >= self.steps * self.batch_size:
+                share = SLICE / max(time.perf_counter() - start, 1e-6)
+                self.steps = max(1, int(self.steps * min(share, 10)))
+        if not np.isfinite(net.parameters).all():
             raise DivergenceError(too_large("a parameter is NaN or infinite"))
         self.finished += 1
-        return total / mass if mass else 0.0
+        return float(sums[0] / sums[1]) if sums[1] else 0.0
 
     def restore(self) -> None:
         """Put the network and the optimiser back to the last good state."""

@@ -1,4 +1,4 @@
-"""The integers by which every twin knows an activation, and what each activation keeps.
+"""The integers by which every twin knows an activation, a loss, an optimiser, and a whole network.
 
 A kernel takes the activation as a number: one compiled kernel serves them all, and one table of
 shapes and codes describes a whole network.
@@ -43,3 +43,37 @@ GELU_CUBIC = 0.044715
 GELU_EDGE = 20.0  # beyond, tanh is 1 to the last bit and its slope times z is 0
 SQRT_HALF = 0.7071067811865476
 INV_SQRT_2PI = 0.3989422804014327
+
+# Losses, optimisers and clippings, where one kernel serves them all (network.py).
+(
+    SQUARED_ERROR,
+    HALF_SQUARED_ERROR,
+    HUBER,
+    BINARY_CROSS_ENTROPY,
+    SOFTMAX_CROSS_ENTROPY,
+    SPARSE_SOFTMAX_CROSS_ENTROPY,
+) = range(6)
+
+LOSSES = {
+    "squared_error": SQUARED_ERROR,
+    "half_squared_error": HALF_SQUARED_ERROR,
+    "huber": HUBER,
+    "binary_cross_entropy": BINARY_CROSS_ENTROPY,
+    "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
+    "sparse_softmax_cross_entropy": SPARSE_SOFTMAX_CROSS_ENTROPY,
+}
+
+NO_CLIP, CLIP_NORM, CLIP_VALUE = range(3)
+SGD, NESTEROV, ADAMW, RMSPROP = range(4)
+
+# A network is a table of integers, a row per layer. Offsets count elements: those of w and b from
+# the begin of the parameters, those of y and z of a row from the begin of the activations, which
+# lie one layer after the other, n rows each. -1: there is none.
+KIND, K, M, ACTIVATION, W, B, Y, Z, SEED = range(9)
+DENSE, DROPOUT = range(2)
+
+# What a step does: integers, and numbers. From FIRST on stand the optimiser's own numbers, after
+# them each layer's dropout rate.
+LOSS, CLIP, OPTIMIZER, STEP, WEIGHTS = range(5)
+DELTA, L2, LIMIT, FIRST = range(4)
+RATES = FIRST + 5

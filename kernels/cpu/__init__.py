@@ -19,6 +19,14 @@ from .losses import (
     sparse_softmax_cross_entropy,
     squared_error,
 )
+from .network import (
+    network_epoch,
+    network_forward,
+    network_loss_gradients,
+    network_step,
+    network_update,
+    network_work,
+)
 from .optimizers import adam, adamw, rmsprop, sgd
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
 
@@ -39,6 +47,12 @@ __all__ = [
     "half_squared_error",
     "huber",
     "l2_penalty",
+    "network_epoch",
+    "network_forward",
+    "network_loss_gradients",
+    "network_step",
+    "network_update",
+    "network_work",
     "rmsprop",
     "sgd",
     "sigmoid",
