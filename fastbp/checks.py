@@ -43,6 +43,15 @@ def check_plain(name: str, value: Array) -> None:
         )
 
 
+def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    if len(shape) != len(wanted):
+        return False
+    for got, want in zip(shape, wanted, strict=True):  # noqa: SIM110, a generator costs more
+        if got != want and type(want) is not str:
+            return False
+    return True
+
+
 def check_array(
     name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None = None
 ) -> Array:
@@ -62,6 +71,13 @@ def check_array(
             f"{name}: expected a NumPy array, got {type(value).__name__}; "
             f"pass np.asarray({name}, dtype=np.{dtype or 'float32'})"
         )
+    if (
+        type(value) is np.ndarray
+        and value.dtype == dtype
+        and value.flags.carray
+        and _fits(value.shape, shape)
+    ):
+        return value  # the way of almost every call; below, what is wrong is found and named
     check_plain(name, value)
     if dtype is None and value.dtype not in FLOATS:
         raise TypeError(
@@ -73,10 +89,7 @@ def check_array(
             f"{name}: expected {dtype} like the other arrays, got {value.dtype}; "
             f"pass {name}.astype(np.{dtype})"
         )
-    fits = len(value.shape) == len(shape) and all(
-        isinstance(want, str) or got == want for got, want in zip(value.shape, shape, strict=True)
-    )
-    if not fits:
+    if not _fits(value.shape, shape):
         raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(value.shape)}")
     if not value.flags.c_contiguous:
         raise ValueError(

@@ -193,7 +193,7 @@ class Sequential:
         optimizer.check(self.parameters)
         clip = regularization.resolve(clip)
         loss, kernel, x, t, weights = self.check_batch(x, t, loss, sample_weight, l2)
-        plan = self.plan
+        plan = self.plan  # the kernel looks for NaN and infinity in x
         plan.set_loss(loss, kernel, l2)
         plan.set_update(optimizer, clip)
         state = optimizer.state_for(self.parameters)
@@ -215,14 +215,16 @@ class Sequential:
         x = as_input("x", x, ("n", self.in_features), self.dtype)
         loss = losses.resolve(loss)
         check_number("l2", l2, 0)
-        last = [layer for layer in self.layers if isinstance(layer, Dense)][-1]
-        if loss.link and last.activation != "identity":
+        if loss.link and (last := self._last_dense()).activation != "identity":
             raise ValueError(
                 f"loss: {loss.name} takes logits, so the last layer needs activation='identity', "
                 f"got {last.activation!r}; predict_proba applies the {loss.link}"
             )
         kernel, t, weights = loss.check((len(x), self.out_features), self.dtype, t, sample_weight)
         return loss, kernel, x, t, weights
+
+    def _last_dense(self) -> Dense:
+        return [layer for layer in self.layers if isinstance(layer, Dense)][-1]
 
     def step_gradients(
         self,
@@ -311,7 +313,10 @@ class Sequential:
         """
         x = as_input("x", x, ("n", self.in_features), self.dtype)
         out = np.empty((len(x), self.out_features), self.dtype)
-        work = self._work(min(len(x), PREDICT_ROWS))
+        if len(x) <= PREDICT_ROWS:
+            self._forward(x, self._work(len(x)), out)
+            return out
+        work = self._work(PREDICT_ROWS)
         for start in range(0, len(x), PREDICT_ROWS):
             rows = slice(start, start + PREDICT_ROWS)
             self._forward(x[rows], work, out[rows])
