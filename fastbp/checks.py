@@ -46,7 +46,7 @@ def check_plain(name: str, value: Array) -> None:
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     if len(shape) != len(wanted):
         return False
-    for got, want in zip(shape, wanted, strict=True):  # noqa: SIM110, a generator costs more
+    for got, want in zip(shape, wanted, strict=True):
         if got != want and type(want) is not str:
             return False
     return True

@@ -6,6 +6,7 @@ The network is a table, what a step does a recipe of integers and numbers: see c
 from math import isfinite, nan
 
 import numpy as np
+from numba import carray
 
 from .. import codes
 from ..codes import (
@@ -39,8 +40,14 @@ from ..codes import (
     Y,
     Z,
 )
-from .dense import dense_backward, dense_backward_work, dense_forward, dense_forward_work
-from .dropout import dropout
+from .dense import (
+    dense_backward,
+    dense_backward_add,
+    dense_backward_work,
+    dense_forward,
+    dense_forward_work,
+)
+from .dropout import dropout, seed_from
 from .jit import inline, kernel
 from .losses import (
     binary_cross_entropy,
@@ -51,11 +58,21 @@ from .losses import (
     squared_error,
 )
 from .optimizers import adamw, rmsprop, sgd
+from .pointers import address, doubles_at, get, new_job, number_of, pointer_to, put
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
+from .threads import ARENA_BYTES, part, run, task
 
 NEXT_SEED = np.uint64(0xD1342543DE82EF95)  # from one pass to the next; odd: no seed comes twice
 SEED_BITS = np.uint64(2**63 - 1)
 KEEPS_Z = tuple(sorted(codes.KEEPS_Z))
+COLUMNS = SEED + 1  # of the table
+
+# Small networks: each group of rows goes through all layers on one thread.
+MOST_PARAMETERS = 2**14  # each group has gradients of its own: they stay in its cache
+LEAST_WORK = 2**18  # multiplications of a forward pass: two tasks that are worth a thread
+LEAST_ROWS = 32  # of a group
+MOST_GROUPS = 8
+PANEL = 98  # rows that go through all layers before the next: 7 full tiles
 
 
 @inline
@@ -90,40 +107,195 @@ def matrix(flat, offset, rows, columns):
     return flat[offset : offset + rows * columns].reshape((rows, columns))
 
 
-@kernel
-def network_work(n, table):
-    """Elements of `work` that the kernels of this module need for n rows."""
-    scratch = 0
+@inline
+def rows_of(flat, offset, begin, end, columns):
+    """Rows of a matrix in a flat array, empty for a negative offset."""
+    if offset < 0:
+        return matrix(flat, -1, 0, 0)
+    return matrix(flat, offset + begin * columns, end - begin, columns)
+
+
+@inline
+def dense_work(n, table):
+    """Elements of scratch that the largest layer needs for n rows."""
+    most = 0
     for i in range(len(table)):
         if table[i, KIND] != DROPOUT:
             k, m = table[i, K], table[i, M]
-            scratch = max(scratch, dense_forward_work(n, k, m), dense_backward_work(n, k, m))
-    return n * (kept(table) + 2 * widest(table)) + scratch
+            most = max(most, dense_forward_work(n, k, m), dense_backward_work(n, k, m))
+    return most
+
+
+@inline
+def group_count(n, table):
+    """Into how many groups to cut the rows, each with gradients of its own; 1: threads per layer.
+
+    It depends on the shapes alone, so that a sum has the same bits for every number of threads.
+    """
+    size = parameter_count(table)
+    small = size <= MOST_PARAMETERS and dense_work(PANEL, table) <= ARENA_BYTES // 8
+    return min(MOST_GROUPS, n // LEAST_ROWS) if small and n * size >= LEAST_WORK else 1
+
+
+@inline
+def parameter_count(table):
+    """Elements of weights and biases."""
+    count = 0
+    for i in range(len(table)):
+        if table[i, KIND] != DROPOUT:
+            count += table[i, K] * table[i, M] + (table[i, M] if table[i, B] >= 0 else 0)
+    return count
+
+
+@inline
+def places(n, table):
+    """Where in `work` the parts begin: dy of the loss, two buffers for dx, gradients, scratch."""
+    loss = n * kept(table)
+    buffers = loss + n * table[len(table) - 1, M]
+    gradients = buffers + 2 * n * widest(table)
+    groups = group_count(n, table)
+    return loss, buffers, gradients, gradients + (groups - 1) * parameter_count(table)
+
+
+@kernel
+def network_work(n, table):
+    """Elements of `work` that the kernels of this module need for n rows."""
+    rows = n if group_count(n, table) == 1 else PANEL
+    return places(n, table)[3] + dense_work(rows, table)
+
+
+@inline
+def forward_rows(x, begin, end, n, table, numbers, training, parameters, work, scratch, y):
+    """Some rows of every layer's output; the last goes to y, in training to `work`."""
+    last, below = len(table) - 1, x[begin:end]
+    for i in range(last + 1):
+        k, m = table[i, K], table[i, M]
+        if training or i < last:
+            above = rows_of(work, n * table[i, Y], begin, end, m)
+        else:
+            above = y[begin:end]
+        if table[i, KIND] == DROPOUT:
+            rate = numbers[RATES + i] if training else 0.0
+            size, seed = (end - begin) * m, seed_from(table[i, SEED], begin * m)
+            dropout(below.reshape(size), rate, seed, above.reshape(size))
+        else:
+            w, b = matrix(parameters, table[i, W], k, m), vector(parameters, table[i, B], m)
+            z = rows_of(work, n * table[i, Z] if training else -1, begin, end, m)
+            dense_forward(below, w, b, table[i, ACTIVATION], scratch, z, above)
+        below = above
+
+
+@inline
+def backward_rows(
+    add, x, begin, end, n, table, numbers, parameters, work, scratch, gradients, dx
+):  # fmt: skip
+    """What some rows give to the gradients, from dy of the loss in `work`, and their dx."""
+    last, wide = len(table) - 1, widest(table)
+    loss, buffers, _, _ = places(n, table)
+    above = rows_of(work, loss, begin, end, table[last, M])
+    for i in range(last, -1, -1):
+        k, m = table[i, K], table[i, M]
+        if i > 0:
+            below = rows_of(work, n * table[i - 1, Y], begin, end, k)
+            place = buffers + (i % 2 * n + begin) * wide  # rows of one stride in every layer
+            dy = matrix(work, place, end - begin, k)
+        else:
+            below, dy = x[begin:end], dx[begin:end]
+        if table[i, KIND] == DROPOUT:
+            if dy.size > 0:
+                size, seed = (end - begin) * m, seed_from(table[i, SEED], begin * m)
+                dropout(above.reshape(size), numbers[RATES + i], seed, dy.reshape(size))
+        else:
+            w, dw = matrix(parameters, table[i, W], k, m), matrix(gradients, table[i, W], k, m)
+            db = vector(gradients, table[i, B], m)
+            activation = table[i, ACTIVATION]
+            place = table[i, Z] if activation in KEEPS_Z else table[i, Y]
+            saved = rows_of(work, n * place, begin, end, m)
+            if add:
+                dense_backward_add(above, below, w, saved, activation, scratch, dw, db, dy)
+            else:
+                dense_backward(above, below, w, saved, activation, scratch, dw, db, dy)
+        above = dy
+
+
+# Groups of rows on the threads of the pool. The words of a job:
+ROWS, FEATURES, LAYERS, GROUPS, SIZE, AT_X, AT_TABLE, AT_NUMBERS = range(8)
+AT_PARAMETERS, AT_WORK, AT_GRADIENTS, AT_DX, WORK_SIZE = range(8, 13)
+
+
+@inline
+def describe(job, x, table, numbers, parameters, work, groups):
+    """The operands of both tasks."""
+    put(job, ROWS, len(x))
+    put(job, FEATURES, x.shape[1])
+    put(job, LAYERS, len(table))
+    put(job, GROUPS, groups)
+    put(job, SIZE, parameters.size)
+    put(job, AT_X, number_of(address(x, 0)))
+    put(job, AT_TABLE, number_of(address(table, 0)))
+    put(job, AT_NUMBERS, number_of(address(numbers, 0)))
+    put(job, AT_PARAMETERS, number_of(address(parameters, 0)))
+    put(job, AT_WORK, number_of(address(work, 0)))
+    put(job, WORK_SIZE, work.size)
+
+
+@inline
+def operands(job, scratch):
+    """x, table, numbers, parameters, work, scratch of a job as arrays."""
+    n, layers = get(job, ROWS), get(job, LAYERS)
+    return (
+        carray(pointer_to(get(job, AT_X), scratch), (n, get(job, FEATURES))),
+        carray(pointer_to(get(job, AT_TABLE), job), (layers, COLUMNS)),
+        carray(doubles_at(get(job, AT_NUMBERS)), RATES + layers),
+        carray(pointer_to(get(job, AT_PARAMETERS), scratch), get(job, SIZE)),
+        carray(pointer_to(get(job, AT_WORK), scratch), get(job, WORK_SIZE)),
+        carray(scratch, ARENA_BYTES // 8),
+    )
+
+
+@task
+def forward_group(job, number, scratch):
+    """The outputs of one group of rows, panel by panel."""
+    x, table, numbers, parameters, work, room = operands(job, scratch)
+    n = len(x)
+    begin, end = part(n, get(job, GROUPS), number, 2)
+    for row in range(begin, end, PANEL):
+        stop = min(row + PANEL, end)
+        forward_rows(x, row, stop, n, table, numbers, True, parameters, work, room, x)
+
+
+@task
+def backward_group(job, number, scratch):
+    """The gradients of one group of rows, panel by panel."""
+    x, table, numbers, parameters, work, room = operands(job, scratch)
+    n, size, groups = len(x), get(job, SIZE), get(job, GROUPS)
+    begin, end = part(n, groups, number, 2)
+    _, _, own, _ = places(n, table)
+    gradients = carray(pointer_to(get(job, AT_GRADIENTS), scratch), size)
+    if number > 0:
+        gradients = vector(work, own + (number - 1) * size, size)
+    wanted = n if get(job, AT_DX) != 0 else 0
+    dx = carray(pointer_to(get(job, AT_DX), scratch), (wanted, get(job, FEATURES)))
+    gradients[:] = 0
+    for row in range(begin, end, PANEL):
+        stop = min(row + PANEL, end)
+        backward_rows(
+            True, x, row, stop, n, table, numbers, parameters, work, room, gradients, dx
+        )  # fmt: skip
 
 
 @kernel
 def network_forward(x, table, numbers, training, parameters, work, y):
     """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
 
-    numbers: dropout rates from codes.RATES on. With `training`, dropout masks; what the backward
-    pass needs is then in `work`.
+    numbers: dropout rates from codes.RATES on. With `training`, dropout masks, and what the
+    backward pass needs is then in `work`.
     """
     n, last = len(x), len(table) - 1
-    scratch = work[n * (kept(table) + 2 * widest(table)) :]
-    below = x
-    for i in range(last + 1):
-        k, m = table[i, K], table[i, M]
-        above = matrix(work, n * table[i, Y], n, m) if training or i < last else y
-        if table[i, KIND] == DROPOUT:
-            rate = numbers[RATES + i] if training else 0.0
-            dropout(below.reshape(n * m), rate, table[i, SEED], above.reshape(n * m))
-        else:
-            w, b = matrix(parameters, table[i, W], k, m), vector(parameters, table[i, B], m)
-            z = matrix(work, n * table[i, Z] if training else -1, n, m)
-            dense_forward(below, w, b, table[i, ACTIVATION], scratch, z, above)
-        below = above
-    if training and y.size > 0:
-        y[:] = below
+    scratch = work[places(n, table)[3] :]
+    forward_rows(x, 0, n, n, table, numbers, training, parameters, work, scratch, y)
+    if training:
+        y[:] = matrix(work, n * table[last, Y], n, table[last, M])
 
 
 @inline
@@ -152,31 +324,31 @@ def network_loss_gradients(
     Neither is written for a loss that is not finite.
     """
     n, last = len(x), len(table) - 1
-    buffers, wide = n * kept(table), n * widest(table)
-    scratch = work[buffers + 2 * wide :]
-    y = matrix(work, n * table[last, Y], n, table[last, M])
-    network_forward(x, table, numbers, True, parameters, work, y[:0])
-    above = matrix(work, buffers, n, table[last, M])
-    loss = network_loss(recipe, numbers, y, t, sample_weight, above)
+    groups, (at_dy, _, own, at_scratch) = group_count(n, table), places(n, table)
+    scratch, job = work[at_scratch:], new_job()
+    if groups > 1:
+        describe(job, x, table, numbers, parameters, work, groups)
+        put(job, AT_GRADIENTS, number_of(address(gradients, 0)))
+        put(job, AT_DX, number_of(address(dx, 0)) if dx.size > 0 else 0)
+        room = address(scratch, 0)
+        run(forward_group(room), job, groups, room, True)
+    else:
+        forward_rows(x, 0, n, n, table, numbers, True, parameters, work, scratch, x)
+    m = table[last, M]
+    y, dy = matrix(work, n * table[last, Y], n, m), matrix(work, at_dy, n, m)
+    loss = network_loss(recipe, numbers, y, t, sample_weight, dy)
     if not isfinite(loss):
         return loss
-    for i in range(last, -1, -1):
-        k, m = table[i, K], table[i, M]
-        below = x if i == 0 else matrix(work, n * table[i - 1, Y], n, k)
-        dy = matrix(work, buffers + (last - i + 1) % 2 * wide, n, k) if i > 0 else dx
-        if table[i, KIND] == DROPOUT:
-            if dy.size > 0:
-                rate = numbers[RATES + i]
-                dropout(above.reshape(n * m), rate, table[i, SEED], dy.reshape(n * m))
-        else:
-            w, dw = matrix(parameters, table[i, W], k, m), matrix(gradients, table[i, W], k, m)
-            db = vector(gradients, table[i, B], m)
-            activation = table[i, ACTIVATION]
-            saved = table[i, Z] if activation in KEEPS_Z else table[i, Y]
-            dense_backward(
-                above, below, w, matrix(work, n * saved, n, m), activation, scratch, dw, db, dy
-            )
-        above = dy
+    if groups > 1:
+        run(backward_group(room), job, groups, room, True)
+        for group in range(groups - 1):
+            more = vector(work, own + group * gradients.size, gradients.size)
+            for i in range(gradients.size):
+                gradients[i] += more[i]
+    else:
+        backward_rows(
+            False, x, 0, n, n, table, numbers, parameters, work, scratch, gradients, dx
+        )  # fmt: skip
     if numbers[L2] != 0:
         weights = recipe[WEIGHTS]
         loss += l2_penalty(parameters[:weights], numbers[L2], gradients[:weights])

@@ -79,6 +79,16 @@ def pointer_to(typingctx, number, like):
 
 
 @intrinsic
+def doubles_at(typingctx, number):
+    """The integer as a pointer to float64."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float64)(types.intp), codegen
+
+
+@intrinsic
 def new_job(typingctx):
     """Room for the JOB_WORDS words of a job, on the stack of the calling kernel."""
 
