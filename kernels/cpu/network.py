@@ -58,7 +58,7 @@ from .losses import (
     squared_error,
 )
 from .optimizers import adamw, rmsprop, sgd
-from .pointers import address, doubles_at, get, new_job, number_of, pointer_to, put
+from .pointers import address, at, doubles_at, get, new_job, number_of, pointer_to, put
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
 from .threads import ARENA_BYTES, part, run, task
 
@@ -72,6 +72,7 @@ MOST_PARAMETERS = 2**14  # each group has gradients of its own: they stay in its
 LEAST_WORK = 2**18  # multiplications of a forward pass: two tasks that are worth a thread
 LEAST_ROWS = 32  # of a group
 MOST_GROUPS = 8
+UPDATED = 2**15  # parameters that are worth a thread
 PANEL = 98  # rows that go through all layers before the next: 7 full tiles
 
 
@@ -355,13 +356,28 @@ def network_loss_gradients(
     return loss
 
 
-@kernel
-def network_update(recipe, numbers, gradients, parameters, first, second):
-    """Clip the gradients and take one step of the optimiser; first, second: its state or empty."""
-    if recipe[CLIP] == CLIP_NORM:
-        clip_by_global_norm(numbers[LIMIT], gradients)
-    elif recipe[CLIP] == CLIP_VALUE:
-        clip_by_value(numbers[LIMIT], gradients)
+# The words of a job of updates; those that it shares keep their places.
+AT_RECIPE, AT_FIRST, AT_SECOND = range(13, 16)
+
+
+@inline
+def piece(job, word, scratch, begin, end):
+    """A piece of a flat operand of a job, empty where it has none."""
+    there = get(job, word) != 0
+    return carray(at(pointer_to(get(job, word), scratch), begin), end - begin if there else 0)
+
+
+@task
+def update_part(job, number, scratch):
+    """The optimiser's step for some of the parameters."""
+    begin = number * UPDATED
+    end = min(begin + UPDATED, get(job, SIZE))
+    recipe = carray(pointer_to(get(job, AT_RECIPE), job), WEIGHTS + 1)
+    numbers = carray(doubles_at(get(job, AT_NUMBERS)), RATES)
+    gradients = piece(job, AT_GRADIENTS, scratch, begin, end)
+    parameters = piece(job, AT_PARAMETERS, scratch, begin, end)
+    first = piece(job, AT_FIRST, scratch, begin, end)
+    second = piece(job, AT_SECOND, scratch, begin, end)
     a, b, c = numbers[FIRST], numbers[FIRST + 1], numbers[FIRST + 2]
     if recipe[OPTIMIZER] == ADAMW:
         d, e = numbers[FIRST + 3], numbers[FIRST + 4]
@@ -370,6 +386,26 @@ def network_update(recipe, numbers, gradients, parameters, first, second):
         rmsprop(gradients, a, b, c, parameters, first)
     else:
         sgd(gradients, a, b, recipe[OPTIMIZER] == NESTEROV, parameters, first)
+
+
+@kernel
+def network_update(recipe, numbers, gradients, parameters, first, second):
+    """Clip the gradients and take one step of the optimiser; first, second: its state or empty."""
+    if recipe[CLIP] == CLIP_NORM:
+        clip_by_global_norm(numbers[LIMIT], gradients)
+    elif recipe[CLIP] == CLIP_VALUE:
+        clip_by_value(numbers[LIMIT], gradients)
+    job, size = new_job(), parameters.size
+    put(job, SIZE, size)
+    put(job, AT_RECIPE, number_of(address(recipe, 0)))
+    put(job, AT_NUMBERS, number_of(address(numbers, 0)))
+    put(job, AT_GRADIENTS, number_of(address(gradients, 0)))
+    put(job, AT_PARAMETERS, number_of(address(parameters, 0)))
+    put(job, AT_FIRST, number_of(address(first, 0)) if first.size > 0 else 0)
+    put(job, AT_SECOND, number_of(address(second, 0)) if second.size > 0 else 0)
+    place = address(parameters, 0)
+    count = (size + UPDATED - 1) // UPDATED
+    run(update_part(place), job, count, place, count > 1)
 
 
 @inline
