@@ -19,8 +19,8 @@ from .. import __version__
 from ..kernels.cpu import simd
 from ..parallel import get_num_threads, set_num_threads
 
-REST = 0.002  # seconds of sleep after which idle threads are looked at
-LONGEST_REST = 0.2
+REST = 0.02  # seconds of sleep after which idle threads are looked at: several ticks of the clock
+LONGEST_REST = 0.5  # OpenBLAS's threads spin for a tenth of a second
 LONG = 5  # times the budget of a turn: a call that takes so long fills the caches on its way
 ROUNDS = 9
 
@@ -95,7 +95,7 @@ def rest() -> None:
     for _ in range(round(LONGEST_REST / REST)):
         spun = time.process_time()
         time.sleep(REST)
-        if time.process_time() - spun < 0.2 * REST:
+        if time.process_time() - spun < 0.1 * REST:
             return
 
 

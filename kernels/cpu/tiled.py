@@ -81,7 +81,7 @@ def forward(x, w, b, activation, work, z, y):
     on_registers = activation == IDENTITY or (activation == RELU and z.size == 0)
     wanted = useful_tasks(n * k * m, GRAIN)
     # Each part of the columns packs the rows again, w is packed without a cost: so rows first.
-    row_parts = parts(n, most_rows(scratch), wanted, 3 * TALLEST)
+    row_parts = parts(n, most_rows(scratch), wanted, 2 * TALLEST)
     rest = (wanted + row_parts - 1) // row_parts
     column_parts = parts(m, m if on_registers else COLUMNS, rest, 2 * WIDEST)
     job = new_job()
