@@ -10,6 +10,7 @@ if not (_here / "kernels").is_dir():
 
 from . import functional, initializers  # noqa: E402  (needs the path set above)
 from .engines import get_engine, set_engine  # noqa: E402
+from .ensemble import Ensemble  # noqa: E402
 from .gradcheck import GradcheckError, gradcheck  # noqa: E402
 from .layers import Dense, Dropout  # noqa: E402
 from .losses import Huber  # noqa: E402
@@ -32,6 +33,7 @@ __all__ = [
     "Dense",
     "DivergenceError",
     "Dropout",
+    "Ensemble",
     "GradcheckError",
     "History",
     "Huber",

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from . import losses, regularization, storage, training
+from . import compiled, losses, regularization, storage, training
 from .backends import kernels_for
 from .checks import Array, as_input, check_finite, check_number
 from .functional import absent
+from .kernels.cpu import space
 from .layers import Dense, Dropout, Layer
 from .losses import Loss
 from .optimizers import Optimizer
@@ -76,7 +77,7 @@ class Sequential:
         self.layers = layers
         self.loss: Loss | None = None
         self.history: training.History | None = None
-        self.plan = Plan(layers, self.in_features)
+        self.plan = self.new_plan()
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         size = sum(layer.w.size + layer.b.size for layer in dense)
@@ -403,6 +404,27 @@ class Sequential:
         if self.loss is None:
             raise ValueError("loss: expected a name before the first fit, got None")
         return self.loss
+
+    # Inside compiled code
+
+    workspace = compiled.workspace
+    low_level_callable = compiled.low_level_callable
+
+    def njit_predict(self) -> Any:
+        """A function predict(workspace, x, y) that @njit code may call; y (n, m) is overwritten."""
+        return space.predict
+
+    def njit_loss_and_gradients(self) -> Any:
+        """A function (workspace, x, t) -> loss for @njit code; fills workspace.gradients."""
+        return space.loss_and_gradients
+
+    def njit_step(self) -> Any:
+        """A function step(workspace, x, t) -> loss for @njit code: one step of the optimiser."""
+        return space.step
+
+    def new_plan(self) -> Plan:
+        """A description of the network that is nobody else's."""
+        return Plan(self.layers, self.in_features)
 
     save = storage.save
 

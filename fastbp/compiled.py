@@ -1,0 +1,154 @@
+"""A network inside the user's own compiled code: the workspace, and a function for SciPy."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numba import carray, cfunc, types
+
+from . import losses, optimizers, regularization
+from .checks import Array, check_count, check_number
+from .kernels import codes, cpu
+from .kernels.cpu.pointers import doubles_at
+from .losses import Loss
+from .optimizers import Optimizer
+from .regularization import Clip
+
+if TYPE_CHECKING:
+    from .network import Sequential
+
+
+class Workspace(NamedTuple):
+    """What the compiled functions work on; Numba takes it as one argument.
+
+    Attributes
+    ----------
+    parameters, gradients : (size,) arrays
+        Those of the network itself, or copies.
+    first, second : arrays
+        The optimiser's state, or empty.
+    work : (size,) array
+        Scratch for `batch_size` rows.
+    table, recipe : int64 arrays
+    numbers : float64 array
+        The network and what a step does, as kernels/README.md describes them.
+    """
+
+    parameters: Array
+    gradients: Array
+    first: Array
+    second: Array
+    work: Array
+    table: Array
+    recipe: Array
+    numbers: Array
+
+
+def workspace(
+    net: "Sequential",
+    batch_size: int,
+    *,
+    loss: str | Loss = "squared_error",
+    optimizer: str | Optimizer = "sgd",
+    l2: float = 0.0,
+    clip: float | Clip | None = None,
+    copy: bool = False,
+) -> Workspace:
+    """Room for the compiled functions of a network on the CPU, and what a step does.
+
+    Parameters
+    ----------
+    batch_size : int
+        Rows of a call, at most.
+    loss, optimizer, l2, clip
+        As in `fit`. The state of the optimizer is the workspace's own and begins with zeros.
+    copy : bool
+        Copy the parameters, so that calls with several workspaces may run at the same time; else
+        the workspace shares those of the network.
+
+    Raises
+    ------
+    ValueError
+        For wrong arguments, and for a network that is not on the CPU.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> from numba import njit
+    >>> net = fastbp.Sequential(fastbp.Dense(1, 1, init="zeros", dtype="float64"))
+    >>> space, step = net.workspace(4, optimizer=fastbp.SGD(0.1)), net.njit_step()
+    >>> @njit
+    ... def train(space, x, t):
+    ...     for _ in range(200):
+    ...         loss = step(space, x, t)
+    ...     return loss
+    >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> loss = train(space, x, 2 * x + 1)
+    >>> net.predict(np.array([[10.0]])).round(2)
+    array([[21.]])
+    """
+    if net.device != "cpu":
+        raise ValueError(f"device: expected a network on 'cpu', got {net.device!r}")
+    n, loss = check_count("batch_size", batch_size), losses.resolve(loss)
+    optimizer = optimizers.resolve(optimizer)
+    plan = net.new_plan()
+    plan.set_loss(loss, loss.name, check_number("l2", l2, 0))
+    plan.set_update(optimizer, regularization.resolve(clip))
+    plan.recipe[codes.STEP] = 0
+    none, slots = net.parameters[:0], [np.zeros_like(net.parameters) for _ in optimizer.slots()]
+    first, second, *_ = *slots, none, none
+    return Workspace(
+        net.parameters.copy() if copy else net.parameters,
+        net.gradients.copy() if copy else net.gradients,
+        first,
+        second,
+        np.empty(cpu.network_work(n, plan.table), net.dtype),
+        plan.table,
+        plan.recipe,
+        plan.numbers,
+    )
+
+
+def low_level_callable(net: "Sequential") -> Any:
+    """The network as a function of SciPy's integrators: double f(int n, double *x).
+
+    It reads the parameters of the network in every call, so it follows a training.
+
+    Raises
+    ------
+    ValueError
+        If the network is not on the CPU, not of float64, or has more than one output.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> from scipy.integrate import quad
+    >>> net = fastbp.Sequential(fastbp.Dense(1, 1, dtype="float64"))
+    >>> net.parameters[:] = 2.0, 1.0
+    >>> round(quad(net.low_level_callable(), 0, 3)[0], 6)  # 2 x + 1 from 0 to 3
+    12.0
+    """
+    from scipy import LowLevelCallable
+
+    if net.device != "cpu" or net.dtype != np.float64 or net.out_features != 1:
+        raise ValueError(
+            "network: expected float64 and one output on 'cpu' for a function of SciPy, got "
+            f"{net.dtype} and {net.out_features} on {net.device!r}"
+        )
+    plan, size = net.new_plan(), net.parameters.size
+    table, numbers, features = plan.table, plan.numbers, net.in_features
+    place, room = net.parameters.ctypes.data, cpu.network_work(1, plan.table)
+
+    @cfunc(types.float64(types.intc, types.CPointer(types.float64)))
+    def function(n, x):
+        parameters = carray(doubles_at(place), size)
+        y = np.empty((1, 1))
+        cpu.network_forward(
+            carray(x, (1, features)), table, numbers, False, parameters, np.empty(room), y
+        )
+        return y[0, 0]
+
+    _alive.append((net, function))
+    return LowLevelCallable(function.ctypes)
+
+
+_alive: list[tuple[Any, Any]] = []  # for good: a LowLevelCallable has no room for a reference

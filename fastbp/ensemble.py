@@ -1,0 +1,103 @@
+"""Many small networks at once: independent copies, each trained by one thread at a time."""
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from . import initializers
+from .checks import Array, check_count
+from .layers import Dense
+from .network import Sequential
+from .parallel import get_num_threads
+from .training import History
+
+
+class Ensemble:
+    """Independent copies of a network, trained side by side, one per processor at a time.
+
+    Parameters
+    ----------
+    net : Sequential
+        What is copied. It stays as it is.
+    members : int
+    seed : int, optional
+        Draws new weights for every member, with the default initialiser of each layer, zero biases.
+        None: all begin with the weights of `net`.
+
+    Attributes
+    ----------
+    nets : list of Sequential
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> net = fastbp.Sequential(fastbp.Dense(1, 8, activation="tanh"), fastbp.Dense(8, 1))
+    >>> ensemble = fastbp.Ensemble(net, 4, seed=0)
+    >>> x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(32, 1)
+    >>> histories = ensemble.fit(x, x**2, loss="squared_error", epochs=2)
+    >>> len(histories), ensemble.predict(x).shape
+    (4, (4, 32, 1))
+    """
+
+    def __init__(self, net: Sequential, members: int, seed: int | None = None) -> None:
+        self.nets = [copy.deepcopy(net) for _ in range(check_count("members", members))]
+        if seed is None:
+            return
+        for one, own in zip(self.nets, np.random.SeedSequence(seed).spawn(members), strict=True):
+            rng = np.random.default_rng(own)
+            for layer in one.layers:
+                if isinstance(layer, Dense):
+                    draw = initializers.resolve(None, layer.activation)
+                    layer.w[...] = draw(rng, layer.in_features, layer.out_features)
+                    layer.b[...] = 0
+
+    def fit(
+        self, x: Array, t: Array, *, each: Sequence[dict[str, Any]] | None = None, **options: Any
+    ) -> list[History]:
+        """`Sequential.fit` of every member, side by side.
+
+        Parameters
+        ----------
+        x, t
+            The data of all members, unless `each` has others.
+        each : sequence of dict, optional
+            For every member what differs for it: x, t, or any option of `fit`. Give each member an
+            optimizer of its own: a name, or an instance here.
+        **options
+            Of `Sequential.fit`, for all. Without a `seed`, member i shuffles with seed i.
+
+        Returns
+        -------
+        list of History
+
+        Raises
+        ------
+        ValueError
+            If `each` has not one entry per member.
+        Exception
+            What the first member raised that failed; the others are then trained.
+        """
+        own = [{} for _ in self.nets] if each is None else list(each)
+        if len(own) != len(self.nets):
+            raise ValueError(
+                f"each: expected one dict per member, {len(self.nets)}, got {len(own)}"
+            )
+        optimizer = options.get("optimizer")
+        if optimizer is not None and not isinstance(optimizer, str):
+            options["optimizer"] = None  # an instance keeps the state of one network
+            own = [{"optimizer": copy.deepcopy(optimizer)} | mine for mine in own]
+
+        def train(i: int) -> History:
+            arguments = {"x": x, "t": t, "seed": i} | options | own[i]
+            return self.nets[i].fit(**arguments)
+
+        with ThreadPoolExecutor(get_num_threads()) as pool:
+            return list(pool.map(train, range(len(self.nets))))
+
+    def predict(self, x: Array) -> Array:
+        """The outputs (members, n, out_features) of all members for x (n, in_features)."""
+        with ThreadPoolExecutor(get_num_threads()) as pool:
+            return np.stack(list(pool.map(lambda net: net.predict(x), self.nets)))

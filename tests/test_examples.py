@@ -1,0 +1,27 @@
+"""The examples do what they say, on short runs."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples"
+
+
+def example(name):
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pole_is_balanced(capsys):
+    lengths = example("cart_pole").main()
+    assert np.mean(lengths[:3]) < 60
+    assert lengths[-1] >= 0.95 * 500
+    assert "became" in capsys.readouterr().out
+
+
+def test_the_learned_ode_stays_near_the_truth(capsys):
+    assert example("learned_ode").main(steps=3000) < 0.5
+    assert "largest error" in capsys.readouterr().out
