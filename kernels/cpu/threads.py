@@ -2,8 +2,10 @@
 
 A parallel call is a job: a task, its operands, and a count. Threads take task numbers from one
 shared word, the ticket, until none is left; the caller takes part, so a job never waits for a
-thread to wake up. What a task computes depends on its number alone, never on who runs it: results
-are the same bits for every number of threads.
+thread to wake up. The caller begins at the first task, half of the others at the last: so a part
+of the data mostly stays with the processor whose cache has it from the job before. What a task
+computes depends on its number alone, never on who runs it: results are the same bits for every
+number of threads.
 
 A call that finds the pool at work for somebody else runs its tasks alone. So any number of Python
 threads may call kernels at once, and after a fork, where the child has no workers, nothing waits.
@@ -36,7 +38,7 @@ from .pointers import (
 )
 
 # Words of the pool, each on a cache line of its own where threads contend for it.
-TICKET = 0  # serial number of the job << 32 | count << 16 | next task
+TICKET = 0  # serial number of the job << 32 | end << 16 | begin of the tasks that nobody has taken
 DONE = 8  # tasks finished
 BUSY = 16  # 1 while a job runs
 SLEEPERS = 24  # workers that wait for the semaphore
@@ -143,15 +145,15 @@ def call(typingctx, address, job, number, scratch):
 
 
 @inline
-def take(p):
-    """The number of a task that nobody has taken, or -1."""
+def take(p, from_end):
+    """The first number of a task that nobody has taken, or the last; -1 if there is none."""
     while True:
         ticket = atomic_get(p, TICKET)
-        number, count = ticket & 0xFFFF, (ticket >> 16) & 0xFFFF
-        if number >= count:
+        begin, end = ticket & 0xFFFF, (ticket >> 16) & 0xFFFF
+        if begin >= end:
             return -1
-        if atomic_replace(p, TICKET, ticket, ticket + 1):
-            return number
+        if atomic_replace(p, TICKET, ticket, ticket - 0x10000 if from_end else ticket + 1):
+            return end - 1 if from_end else begin
 
 
 @inline
@@ -197,11 +199,11 @@ def run(address, job, count, scratch, worth):
         atomic_add(p, SLEEPERS, -sleeping)
         for _ in range(sleeping):
             wake(p)
-    number = take(p)
+    number = take(p, False)
     while number >= 0:
         call(address, job, number, scratch)
         atomic_add(p, DONE, 1)
-        number = take(p)
+        number = take(p, False)
     while atomic_get(p, DONE) < count:
         pause()
     atomic_put(p, BUSY, 0)
@@ -225,7 +227,7 @@ def work(slot):
     scratch = pointer_to(get(p, ARENAS + slot), p)
     idle = 0
     while atomic_get(p, STOP) == 0:
-        number = take(p)
+        number = take(p, slot % 2 == 0)
         if number >= 0:
             call(get(p, TASK), pointer_to(get(p, JOB), p), number, scratch)
             atomic_add(p, DONE, 1)

@@ -268,13 +268,16 @@ def multiply_gradient(job, number, scratch):
     """Some rows of dw, or some columns of dx, for one panel of the batch."""
     k, m, first, rows = get(job, K), get(job, M), get(job, FIRST), get(job, ROWS_HERE)
     panels = pointer_to(get(job, PANELS), scratch)
-    if number < get(job, DW_PARTS):
+    # dx lies in the middle, so that threads that come from both ends have a half of dw each.
+    half, dx_parts = (get(job, DW_PARTS) + 1) // 2, get(job, DX_PARTS)
+    if number < half or number >= half + dx_parts:
+        number -= dx_parts if number >= half else 0
         i, end = part(k, get(job, DW_PARTS), number, WIDEST // 2)
         x = at(pointer_to(get(job, X), scratch), first * k)
         add, dw = get(job, ADD) != 0, pointer_to(get(job, DW), scratch)
         weight_gradient(x, panels, add, rows, k, m, scratch, dw, i, end)
     else:
-        j, end = part(k, get(job, DX_PARTS), number - get(job, DW_PARTS), width(scratch))
+        j, end = part(k, dx_parts, number - half, width(scratch))
         w, wt = pointer_to(get(job, W), scratch), pointer_to(get(job, WT), scratch)
         dx = at(pointer_to(get(job, DX), scratch), first * k)
         packed = get(job, WT) != 0
