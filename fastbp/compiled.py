@@ -139,7 +139,7 @@ def low_level_callable(net: "Sequential") -> Any:
     place, room = net.parameters.ctypes.data, cpu.network_work(1, plan.table)
 
     @cfunc(types.float64(types.intc, types.CPointer(types.float64)))
-    def function(n, x):
+    def function(n: int, x: Any) -> float:
         parameters = carray(doubles_at(place), size)
         y = np.empty((1, 1))
         cpu.network_forward(

@@ -91,7 +91,7 @@ class Ensemble:
             own = [{"optimizer": copy.deepcopy(optimizer)} | mine for mine in own]
 
         def train(i: int) -> History:
-            arguments = {"x": x, "t": t, "seed": i} | options | own[i]
+            arguments: dict[str, Any] = {"x": x, "t": t, "seed": i} | options | own[i]
             return self.nets[i].fit(**arguments)
 
         with ThreadPoolExecutor(get_num_threads()) as pool:

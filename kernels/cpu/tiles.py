@@ -181,7 +181,7 @@ class Panel:
 class InPlace:
     """Right operand: a matrix as the user has it, rows `stride` apart, fetched into L1 and L2."""
 
-    ahead = ((FEW_AHEAD, 3), (FEW_FAR, 2))  # rows, and llvm.prefetch's locality
+    ahead: tuple[tuple[int, int], ...] = ((FEW_AHEAD, 3), (FEW_FAR, 2))  # llvm.prefetch's locality
 
     def __init__(self, v, pointer, vectors, stride):
         self.v, self.pointer, self.vectors, self.stride = v, pointer, vectors, stride
