@@ -94,8 +94,8 @@ def workspace(
     plan.set_loss(loss, loss.name, check_number("l2", l2, 0))
     plan.set_update(optimizer, regularization.resolve(clip))
     plan.recipe[codes.STEP] = 0
-    none, slots = net.parameters[:0], [np.zeros_like(net.parameters) for _ in optimizer.slots()]
-    first, second, *_ = *slots, none, none
+    state = {slot: np.zeros_like(net.parameters) for slot in optimizer.slots()}
+    first, second = optimizers.slots(state, net.parameters)
     return Workspace(
         net.parameters.copy() if copy else net.parameters,
         net.gradients.copy() if copy else net.gradients,

@@ -18,7 +18,7 @@ from .functional import absent
 from .kernels.cpu import space
 from .layers import Dense, Dropout, Layer
 from .losses import Loss
-from .optimizers import Optimizer
+from .optimizers import Optimizer, slots
 from .plan import Plan
 from .regularization import Clip
 from .scratch import scratch
@@ -200,7 +200,7 @@ class Sequential:
         state = optimizer.state_for(self.parameters)
         value = self._kernels.network_step(
             *(x, t, weights, plan.table, plan.recipe, plan.numbers),
-            *(self._work(len(x)), self.gradients, self.parameters, *self._slots(state)),
+            *(self._work(len(x)), self.gradients, self.parameters, *slots(state, self.parameters)),
         )
         self._check_loss(value, loss, x, t, weights)
         plan.passed(1)
@@ -265,14 +265,8 @@ class Sequential:
         return self._kernels.network_epoch(
             *(x, t, sample_weight, order, begin, steps, plan.table, plan.recipe, plan.numbers),
             *(*room, self._work(len(room[0])), self.gradients, self.parameters),
-            *(*self._slots(optimizer.state), sums),
+            *(*slots(optimizer.state, self.parameters), sums),
         )
-
-    def _slots(self, state: dict[str, Array]) -> tuple[Array, Array]:
-        """An optimiser's two state arrays, empty where there is none."""
-        none = self.parameters[:0]
-        first, second, *_ = *state.values(), none, none
-        return first, second
 
     def _work(self, n: int) -> Array:
         return scratch(self._kernels.network_work(n, self.plan.table), self.dtype)

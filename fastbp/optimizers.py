@@ -6,6 +6,7 @@ out.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 
@@ -47,9 +48,29 @@ class Optimizer:
         """Names of the state arrays."""
         raise NotImplementedError
 
+    def describe(self, recipe: Array, numbers: Array) -> None:
+        """Write what a step does where codes.py says."""
+        recipe[codes.OPTIMIZER], recipe[codes.STEP] = self.code, self.step
+        own = self.numbers()
+        numbers[codes.FIRST : codes.FIRST + len(own)] = own
+
+    def update(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
+        """One step: parameters and state (size,), checked before, change in place."""
+        state, recipe, numbers = self.state_for(parameters), np.zeros(5, int), np.zeros(codes.RATES)
+        self.step, self.state = self.step + 1, state
+        self.describe(recipe, numbers)
+        kernels.network_update(recipe, numbers, gradients, parameters, *slots(state, parameters))
+
     def state_for(self, parameters: Array) -> dict[str, Array]:
         """The state, or the zeros that it begins with."""
         return self.state or {slot: np.zeros_like(parameters) for slot in self.slots()}
+
+
+def slots(state: dict[str, Array], parameters: Array) -> tuple[Array, Array]:
+    """The two state arrays that the kernels take, empty where there is none."""
+    none = parameters[:0]
+    first, second, *_ = *state.values(), none, none
+    return first, second
 
 
 @dataclass

@@ -60,9 +60,7 @@ class Plan:
         recipe, numbers = self.recipe, self.numbers
         limit = (codes.NO_CLIP, 0.0) if clip is None else clip.recipe()
         recipe[codes.CLIP], numbers[codes.LIMIT] = limit
-        recipe[codes.OPTIMIZER], recipe[codes.STEP] = optimizer.code, optimizer.step
-        own = optimizer.numbers()
-        numbers[codes.FIRST : codes.FIRST + len(own)] = own
+        optimizer.describe(recipe, numbers)
 
     def passed(self, times: int) -> None:
         """Count forward passes in training for the masks of the dropout layers."""

@@ -1,8 +1,9 @@
 """Gradient clipping as a user asks for it (Pascanu et al. 2013)."""
 
 from dataclasses import dataclass
+from types import ModuleType
 
-from .checks import check_number
+from .checks import Array, check_number
 from .kernels import codes
 
 
@@ -26,6 +27,10 @@ class ClipNorm:
         """The kernels' code, and the limit."""
         return codes.CLIP_NORM, self.max_norm
 
+    def apply(self, kernels: ModuleType, gradients: Array) -> None:
+        """Clip the flat gradients in place."""
+        kernels.clip_by_global_norm(float(self.max_norm), gradients)
+
 
 @dataclass(frozen=True)
 class ClipValue:
@@ -46,6 +51,10 @@ class ClipValue:
     def recipe(self) -> tuple[int, float]:
         """The kernels' code, and the limit."""
         return codes.CLIP_VALUE, self.limit
+
+    def apply(self, kernels: ModuleType, gradients: Array) -> None:
+        """Clip the flat gradients in place."""
+        kernels.clip_by_value(float(self.limit), gradients)
 
 
 Clip = ClipNorm | ClipValue

@@ -194,7 +194,7 @@ def test_dropout_zeroes_and_scales():
 def test_dropout_has_the_mask_of_the_specification():
     layer = fastbp.Dropout(0.25, rng=0)
     kept = layer.forward(np.ones((20, 5))) > 0
-    expected = keep_mask(layer._mask_seed(), 100, 0.25).reshape(20, 5)
+    expected = keep_mask(layer.mask_seed(layer.passes), 100, 0.25).reshape(20, 5)
     np.testing.assert_array_equal(kept, expected)
 
 

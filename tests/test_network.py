@@ -529,16 +529,6 @@ OPTIMIZERS = {
 }
 
 
-def update(net, optimizer, clip=None):
-    """One step of the optimiser on the gradients of a network, as a kernel of its own."""
-    net.plan.set_update(optimizer, clip)
-    net.plan.recipe[codes.STEP] = optimizer.step = optimizer.step + 1
-    recipe, numbers = net.plan.recipe, net.plan.numbers
-    optimizer.state = optimizer.state_for(net.parameters)
-    arrays = net.gradients, net.parameters, *net._slots(optimizer.state)
-    net._kernels.network_update(recipe, numbers, *arrays)
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_train_step_is_gradients_then_update(name):
     net, by_hand = make(), make()
@@ -547,7 +537,7 @@ def test_train_step_is_gradients_then_update(name):
     for _ in range(3):
         value = net.train_step(X, T, "huber", stepping, sample_weight=s, l2=0.1)
         expected, _ = by_hand.loss_and_gradients(X, T, "huber", sample_weight=s, l2=0.1)
-        update(by_hand, updating)
+        updating.update(by_hand._kernels, by_hand.gradients, by_hand.parameters)
         assert value == expected
         np.testing.assert_array_equal(net.parameters, by_hand.parameters)
     assert net.history is None

@@ -12,7 +12,10 @@ from fastbp import cli, engines, info
 from fastbp.kernels import cpu
 
 # What the API does not call: parts of other kernels, and sums of gradients over parts of a batch.
-NOT_WARMED = {"activate", "activation_gradient", "dense_backward_add"}
+NOT_WARMED = {
+    *("activate", "activation_gradient", "dense_backward_add"),
+    *("adam", "adamw", "l2_penalty", "rmsprop", "sgd"),
+}
 
 
 @pytest.fixture(autouse=True)
