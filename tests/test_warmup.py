@@ -35,14 +35,13 @@ def small_measurement(monkeypatch):
 
 
 def test_a_second_process_only_loads():
-    done = fastbp.warmup(measure=False)
-    assert done.compiled + done.loaded >= 0
     code = (
         "import fastbp; done = fastbp.warmup(measure=False); print(done.compiled, done.loaded > 30)"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
-    )
+    for _ in range(2):
+        ended = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+        )
     assert ended.stdout == "0 True\n", ended.stderr
 
 

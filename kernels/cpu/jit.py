@@ -60,6 +60,10 @@ class _UserWide(_Stamped, caching.UserWideCacheLocator):
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
     _locator_classes = (_UserProvided, _InTree, _UserWide)
 
+    def get_filename_base(self, fullname, abiflags):
+        """A file of its own for each forced width: they would overwrite one another."""
+        return super().get_filename_base(fullname, abiflags) + os.environ.get("FASTBP_SIMD", "")
+
 
 class _KernelCache(caching.Cache):
     _impl_class = _KernelCacheImpl
