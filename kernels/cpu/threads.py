@@ -50,7 +50,7 @@ ARENAS = 64  # a pointer to scratch memory per worker
 MOST_WORKERS = 255
 ARENA_BYTES = 2**21
 
-# Looks at the ticket before a worker sleeps, some milliseconds: to wake one took 0.3 ms on a virtual
+# Looks at the ticket before a worker sleeps, some milliseconds: waking one took 0.3 ms on a virtual
 # machine, and a step of 784-512-512-10 4.3 ms in place of 2.9.
 SPINS = 2**18
 HAS_SEMAPHORE = sys.platform == "linux"
