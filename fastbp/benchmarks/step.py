@@ -29,7 +29,7 @@ GROWTH = {
     "width": {w: Net((w, w, w, 10), 128) for w in (8, 16, 32, 64, 128, 256, 512, 1024)},
     "batch": {n: Net((256, 256, 256, 10), n) for n in (1, 4, 16, 64, 256, 1024, 4096)},
 }
-# Nobody else is the fastest anywhere there, and torch.compile takes ten seconds a net to start.
+# The others would take too long: torch.compile needs ten seconds a net to start.
 GROWTH_CONTENDERS = ("fastbp", "NumPy, in place", "PyTorch", "JAX")
 STEPS = 3  # that are compared
 Plan = list[tuple[str, int, Net, tuple[str, ...]]]
