@@ -11,7 +11,7 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
-from .jit import inline, spliced
+from .jit import inline
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .simd import OUTER, PANEL, WIDEST, copy_part, width
 from .threads import part, parts, run, task, useful_tasks
@@ -22,7 +22,7 @@ ZEROS = 8 * WIDEST  # elements of scratch that stand for an absent bias
 ROWS = 2 * OUTER[0]  # of w that are read, and of dw that are written, before the next
 
 # The words of a job
-X, W, B, Z, Y, DY, SAVED, DZ, DW, DX, N, K, M, ACTIVATION, ADD, PARTS = range(16)
+X, W, B, Z, Y, DY, SAVED, DZ, DW, DB, DX, N, K, M, ACTIVATION, ADD, PARTS = range(17)
 
 
 @inline
@@ -33,7 +33,7 @@ def zero(scratch, size):
     return scratch
 
 
-@spliced
+@inline
 def forward_few(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z); work: ZEROS elements."""
     n, k = x.shape
@@ -111,7 +111,7 @@ def add_product(x, w, m, y):
             y[j] += x[p] * weights[j]
 
 
-@spliced
+@inline
 def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T.
 
@@ -120,26 +120,40 @@ def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     n, m = dy.shape
     k = x.shape[1]
     scratch = address(work, 0)
-    dz = carray(at(scratch, ZEROS), n * m)
-    kept, above = carray(address(saved, 0), n * m), carray(address(dy, 0), n * m)
-    activation_gradient(activation, kept, above, dz)
-    for i in range(n):
-        for j in range(db.size):
-            db[j] = dz[i * m + j] if i == 0 and not add else db[j] + dz[i * m + j]
     wanted = useful_tasks(k * m, GRAIN)
     row_parts = parts(k, max(k, 1), wanted, ROWS)
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
+    put(job, DY, number_of(address(dy, 0)))
+    put(job, SAVED, number_of(address(saved, 0)))
     put(job, DZ, number_of(at(scratch, ZEROS)))
+    put(job, DB, number_of(address(db, 0)) if db.size > 0 else 0)
     put(job, DW, number_of(address(dw, 0)))
     put(job, DX, number_of(address(dx, 0)) if dx.size > 0 else 0)
     put(job, N, n)
     put(job, K, k)
     put(job, M, m)
+    put(job, ACTIVATION, activation)
     put(job, ADD, 1 if add else 0)
     put(job, PARTS, row_parts)
+    run(gradient_few(scratch), job, 1, scratch, False)
     run(backward_rows(scratch), job, row_parts, scratch, wanted > 1)
+
+
+@task
+def gradient_few(job, number, scratch):
+    """dz = dy * f'(z) and db = dz.sum(0), or db += with ADD."""
+    n, m = get(job, N), get(job, M)
+    dz = carray(pointer_to(get(job, DZ), scratch), n * m)
+    saved = carray(pointer_to(get(job, SAVED), scratch), n * m)
+    dy = carray(pointer_to(get(job, DY), scratch), n * m)
+    activation_gradient(get(job, ACTIVATION), saved, dy, dz)
+    if get(job, DB) != 0:
+        db, add = carray(pointer_to(get(job, DB), scratch), m), get(job, ADD) != 0
+        for i in range(n):
+            for j in range(m):
+                db[j] = dz[i * m + j] if i == 0 and not add else db[j] + dz[i * m + j]
 
 
 @task

@@ -40,6 +40,7 @@ from ..codes import (
     Y,
     Z,
 )
+from .binding import launcher
 from .dense import (
     dense_backward,
     dense_backward_add,
@@ -285,7 +286,7 @@ def backward_group(job, number, scratch):
         )  # fmt: skip
 
 
-@kernel
+@launcher
 def network_forward(x, table, numbers, training, parameters, work, y):
     """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
 
@@ -316,7 +317,7 @@ def network_loss(recipe, numbers, y, t, sample_weight, dy):
     return softmax_cross_entropy(y, t, sample_weight, dy)
 
 
-@kernel
+@launcher
 def network_loss_gradients(
     x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
@@ -388,7 +389,7 @@ def update_part(job, number, scratch):
         sgd(gradients, a, b, recipe[OPTIMIZER] == NESTEROV, parameters, first)
 
 
-@kernel
+@launcher
 def network_update(recipe, numbers, gradients, parameters, first, second):
     """Clip the gradients and take one step of the optimiser; first, second: its state or empty."""
     if recipe[CLIP] == CLIP_NORM:
@@ -417,7 +418,7 @@ def all_finite(x):
     return bad == 0
 
 
-@kernel
+@launcher
 def network_step(
     x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
 ):
@@ -447,7 +448,7 @@ def gather(source, chosen, target):
         target[i] = source[chosen[i]]
 
 
-@kernel
+@launcher
 def network_epoch(
     x, t, sample_weight, order, begin, steps, table, recipe, numbers,
     x_batch, t_batch, s_batch, work, gradients, parameters, first, second, sums,

@@ -67,7 +67,7 @@ def forward_work(n, k, m):
 X, W, B, Z, Y, N, K, M, ACTIVATION, ROW_PARTS, COLUMN_PARTS = range(11)
 
 
-@spliced
+@inline
 def forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
     n, k = x.shape
@@ -167,7 +167,7 @@ def backward_work(n, k, m):
     return SCRATCH + gradients + weights
 
 
-@spliced
+@inline
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T; dw += and db += with `add`."""
     n, m = dy.shape
