@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import compiled, losses, regularization, storage, training
+from . import compiled, losses, memory, regularization, storage, training
 from .backends import kernels_for
 from .checks import Array, as_input, check_number
 from .functional import absent
@@ -207,6 +207,7 @@ class Sequential:
         return value
 
     fit = training.fit
+    memory = memory.memory
 
     def check_batch(
         self, x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
@@ -267,8 +268,16 @@ class Sequential:
             *(*slots(optimizer.state, self.parameters), sums),
         )
 
+    def shuffle(self, seed: int, order: Array) -> None:
+        """The order of the rows that a seed names, as `kernels.shuffle` writes it."""
+        self._kernels.shuffle(seed, order)
+
+    def work_size(self, n: int) -> int:
+        """Elements of scratch that a step of n rows takes."""
+        return int(self._kernels.network_work(n, self.plan.table))
+
     def _work(self, n: int) -> Array:
-        return scratch(self._kernels.network_work(n, self.plan.table), self.dtype)
+        return scratch(self.work_size(n), self.dtype)
 
     def _check_loss(
         self, value: float, loss: Loss, x: Array, t: Array, sample_weight: Array
