@@ -78,6 +78,7 @@ class Sequential:
         self.loss: Loss | None = None
         self.history: training.History | None = None
         self.plan = self.new_plan()
+        self._last_work = -1, 0  # rows of the last call, and the scratch that they take
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         size = sum(layer.w.size + layer.b.size for layer in dense)
@@ -277,7 +278,9 @@ class Sequential:
         return int(self._kernels.network_work(n, self.plan.table))
 
     def _work(self, n: int) -> Array:
-        return scratch(self.work_size(n), self.dtype)
+        if n != self._last_work[0]:
+            self._last_work = n, self.work_size(n)
+        return scratch(self._last_work[1], self.dtype)
 
     def _check_loss(
         self, value: float, loss: Loss, x: Array, t: Array, sample_weight: Array

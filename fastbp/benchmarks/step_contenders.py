@@ -422,7 +422,7 @@ CONTENDERS: dict[str, tuple[str, Callable[[Problem], Any]]] = {
 }
 
 
-TOGETHER: dict[str, tuple[str, Callable[[Problem, int], Any]]] = {
+TOGETHER: dict[str, tuple[str, Callable[..., Any]]] = {
     "fastbp, fit": ("numba", FastbpFit),
     "JAX, scan": ("jax", JaxScan),
 }
@@ -433,9 +433,9 @@ def contenders(start: Problem, names: Collection[str], steps: int) -> dict[str, 
 
     Those of TOGETHER take so many steps in a call.
     """
-    makers = CONTENDERS | {
-        name: (package, partial(make, steps=steps)) for name, (package, make) in TOGETHER.items()
-    }
+    makers: dict[str, tuple[str, Callable[[Problem], Any]]] = dict(CONTENDERS)
+    for name, (package, together) in TOGETHER.items():
+        makers[name] = package, partial(together, steps=steps)
     return {
         name: make(start)
         for name, (package, make) in makers.items()

@@ -31,9 +31,9 @@ REALS = types.float32, types.float64
 MOST_FUNCTIONS = 64
 
 Addressed = namedtuple("Addressed", "number dispatcher arguments")
-functions = []
+functions: list[Addressed] = []
 _words = np.zeros((MOST_FUNCTIONS, len(REALS)), np.int64)  # their addresses; 0: not bound yet
-_waiting = {real: [] for real in REALS}  # functions to bind
+_waiting: dict[types.Type, list[Addressed]] = {real: [] for real in REALS}  # functions to bind
 
 
 def addressed(function, arguments):

@@ -64,16 +64,20 @@ def forward_columns(job, number, scratch):
     x = pointer_to(get(job, X), scratch)
     w = pointer_to(get(job, W), scratch)
     y = pointer_to(get(job, Y), scratch)
-    b, b_step = zero(scratch, ZEROS), 0
-    if get(job, B) != 0:
+    biased = get(job, B) != 0
+    b, b_step = scratch, 0
+    if biased:
         b, b_step = pointer_to(get(job, B), scratch), 1
+    elif n > 1:
+        zero(scratch, ZEROS)
     kept = get(job, Z) != 0
     on_registers = n > 1 and (activation == IDENTITY or (activation == RELU and not kept))
     if n == 1:
         segment = carray(at(y, column), end - column)
-        segment[:] = 0
-        if b_step == 1:
+        if biased:
             segment[:] = carray(at(b, column), end - column)
+        else:
+            segment[:] = 0
         add_product(carray(x, k), at(w, column), m, segment)
     else:
         floor = 0.0 if on_registers and activation == RELU else -inf
@@ -184,7 +188,7 @@ def backward_rows(job, number, scratch):
     dw = pointer_to(get(job, DW), scratch)
     dx = pointer_to(get(job, DX), scratch)
     dots, wide = few_columns(x, n) * PANEL // width(scratch), outer_columns(scratch)
-    zeros = zero(scratch, ZEROS)
+    zeros = zero(scratch, ZEROS) if n > 1 else scratch
     step = ROWS_OF_ONE if n == 1 else ROWS
     for row in range(begin, end, step):
         last = min(row + step, end)

@@ -35,7 +35,7 @@ from .binding import launcher
 from .jit import inline, kernel
 from .losses import row_share
 from .optimizers import adamw, rmsprop, sgd
-from .panels import forward, panel_room, train, vector
+from .panels import forward, matrix, panel_room, rows_of, train, vector
 from .pointers import address, at, doubles_at, get, new_job, number_of, pointer_to, put
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
 from .threads import ARENA_BYTES, part, run, task
@@ -94,7 +94,8 @@ def network_forward(x, table, numbers, training, parameters, work, y):
     """
     for row in range(0, len(x), PANEL):
         end = min(row + PANEL, len(x))
-        forward(x[row:end], row, table, numbers, training, parameters, work, y[row:end])
+        panel, out = rows_of(x, row, end), rows_of(y, row, end)
+        forward(panel, row, table, numbers, training, parameters, work, out)
 
 
 # Groups of rows on the threads of the pool. The words of a job:
@@ -282,7 +283,7 @@ def network_step(
 
     The step count of the recipe goes up by one, each dropout layer's seed to the next.
     """
-    none = parameters[:0].reshape((0, 0))
+    none = matrix(parameters, -1, 0, 0)
     loss = network_loss_gradients(
         x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, none
     )
@@ -319,17 +320,18 @@ def network_epoch(
         if begin >= rows:
             break
         end = min(begin + batch, rows)
-        xs, ts, s = x_batch[: end - begin], t_batch[: end - begin], s_batch[: end - begin]
+        xs, ts = rows_of(x_batch, 0, end - begin), rows_of(t_batch, 0, end - begin)
+        s = rows_of(s_batch, 0, end - begin)
         if order.size > 0:
-            chosen = order[begin:end]
+            chosen = rows_of(order, begin, end)
             gather(x, chosen, xs)
             gather(t, chosen, ts)
             if sample_weight.size > 0:
                 gather(sample_weight, chosen, s)
         else:
-            xs, ts = x[begin:end], t[begin:end]
+            xs, ts = rows_of(x, begin, end), rows_of(t, begin, end)
             if sample_weight.size > 0:
-                s = sample_weight[begin:end]
+                s = rows_of(sample_weight, begin, end)
         weight = float(end - begin)
         if sample_weight.size > 0:
             weight = 0.0
