@@ -14,7 +14,7 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
-from .few import ZEROS, backward_few, forward_few
+from .few import ZEROS, backward_few, forward_few, forward_few_work
 from .jit import inline, spliced
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
 from .products import (
@@ -60,7 +60,7 @@ def zeros_at(scratch):
 @inline
 def forward_work(n, k, m):
     """Elements of `work` that `forward` needs."""
-    return ZEROS if n <= MOST_FEW else SCRATCH
+    return forward_few_work(n, k, m) if n <= MOST_FEW else SCRATCH
 
 
 # The words of a forward job
