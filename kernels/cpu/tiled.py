@@ -155,7 +155,7 @@ def product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
 
 @spliced
 def narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m):
-    """`product` for one panel of columns, with x as it lies in memory: no second panel would read it.
+    """`product` for one panel of columns: x is read where it lies, since no second panel follows.
 
     What is left of k beyond a multiple of STEPS is packed.
     """
