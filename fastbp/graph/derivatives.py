@@ -118,11 +118,9 @@ def check_influence(order: Sequence[Node], y: Node, xs: Sequence[Node], unused: 
         if x.dtype.kind != "f":
             raise TypeError(f"xs: expected float32 or float64, got {x!r}")
     if y.dtype.kind != "f":
-        raise ValueError(
-            no_derivative(y)
-            if isinstance(OPERATIONS[y.op].slopes, str)
-            else f"{y!r}: a derivative needs float32 or float64"
-        )
+        operation = OPERATIONS.get(y.op)
+        stops = operation is not None and isinstance(operation.slopes, str)
+        raise ValueError(no_derivative(y) if stops else f"{label(y)} is {y.dtype}, no float type")
     if unused == "zeros":
         return
     for x in xs:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checks import check_count
 from . import functions as f
 from .derivatives import (
     Nodes,
@@ -119,7 +120,7 @@ def taylor(y: Node, x: Node, v: Any, order: int) -> list[Node]:
     """
     direction = f.stop_gradient(_seed("v", v, x))
     found = [y]
-    for k in range(order):
+    for k in range(check_count("order", order, 0)):
         found.append(jvp(found[-1], x, direction, unused="zeros" if k else "raise"))
     return found
 
@@ -151,7 +152,7 @@ def hessian_vector_product(y: Node, xs: Nodes, vs: Any, *, unused: str = "raise"
 
 
 def _known_size(name: str, node: Node, batch: bool) -> tuple[int, ...]:
-    """The shape of one row for `batch`, else the whole shape; without None."""
+    """The shape of one row for `batch`, else the whole shape; all sizes known."""
     shape = node.shape[1:] if batch else node.shape
     if batch and node.shape[:1] != (None,):
         raise ValueError(f"{name}: batch=True expects shape (None, ...), got {show(node.shape)}")
@@ -196,6 +197,8 @@ def jacobian(y: Node, x: Node, *, batch: bool = False, unused: str = "raise") ->
             [6., 0.]]])
     """
     rows = _known_size("y", y, batch)
+    if batch:
+        _known_size("x", x, batch)
     y, (x,), order, reached = prepared(y, [x], unused)
     if y not in reached:
         before = (None,) if batch else ()

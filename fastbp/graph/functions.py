@@ -4,6 +4,8 @@ The derivative rules of operations.py are written with them, so one rule serves 
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -303,9 +305,8 @@ def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
     """The mean over an axis, several or all; NaN over none."""
     axes = _axes("mean", axis, np.ndim(x))
-    count, power = shapes.elements(tuple(x.shape[a] for a in axes))
-    total = sum(x, axes, keepdims)
-    return total / (count * rows(x.dtype) ** power if power else count)
+    sizes = [rows(x.dtype) if x.shape[a] is None else x.shape[a] for a in axes]
+    return sum(x, axes, keepdims) / (reduce(mul, sizes) if sizes else 1)
 
 
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:

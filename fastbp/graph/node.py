@@ -283,8 +283,8 @@ def constant(value: Any, dtype: Any = None) -> Node:
     Parameters
     ----------
     value : array or number
-        Copied. A Python number becomes float64 unless `dtype` says otherwise; an array keeps its
-        dtype.
+        Copied. A Python float or int becomes float64 unless `dtype` says otherwise; an array keeps
+        its dtype.
     dtype : str or numpy.dtype, optional
 
     Examples
@@ -305,7 +305,8 @@ def constant(value: Any, dtype: Any = None) -> Node:
     if isinstance(value, np.ndarray):
         check_plain("constant", value)
     if weak:
-        found = np.dtype(np.float64) if dtype is None else _dtype(dtype)
+        usual = np.bool_ if isinstance(value, bool) else np.float64
+        found = np.dtype(usual) if dtype is None else _dtype(dtype)
         if found.kind != "f" and not isinstance(value, bool if found.kind == "b" else int):
             raise TypeError(f"constant: expected a number of type {found}, got {value!r}")
     else:
