@@ -13,6 +13,7 @@ a1 + w * a1
 
 from . import operations as _table  # noqa: F401  (fills the table)
 from .derivatives import gradient, value_and_gradient, vjp
+from .drawing import show, source
 from .evaluation import evaluate
 from .forward import hessian, hessian_vector_product, jacobian, jvp, taylor
 from .functions import (
@@ -114,6 +115,7 @@ __all__ = [
     "power",
     "relu",
     "reshape",
+    "show",
     "sigmoid",
     "sign",
     "silu",
@@ -121,6 +123,7 @@ __all__ = [
     "sin",
     "softmax",
     "softplus",
+    "source",
     "sqrt",
     "square",
     "stack",

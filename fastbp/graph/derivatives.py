@@ -12,8 +12,10 @@ import numpy as np
 
 from . import functions as f
 from .evaluation import Feed, as_list, check_feed, compute, name_of, parameters_of
-from .node import OPERATIONS, Node, Shape, constant, show, topological
+from .node import Node, constant
 from .rewriting import simplify
+from .table import OPERATIONS, Shape
+from .walk import topological
 
 Table = dict[Node, Any]
 Nodes = Node | Sequence[Node]
@@ -161,7 +163,7 @@ class Sweep(NamedTuple):
     reached: set[Node]
 
 
-def prepared(y: Node, xs: list[Node], unused: str) -> Sweep:
+def prepared(y: Any, xs: list[Node], unused: str) -> Sweep:
     """The output simplified, its nodes in order, and those that carry gradients."""
     if not isinstance(y, Node):
         raise TypeError(f"y: expected a node, got {type(y).__name__}")
@@ -171,10 +173,10 @@ def prepared(y: Node, xs: list[Node], unused: str) -> Sweep:
     return Sweep(y, xs, order, influenced(order, xs))
 
 
-def _scalar(y: Node) -> None:
+def _scalar(y: Any) -> None:
     if isinstance(y, Node) and y.shape != ():
         raise ValueError(
-            f"y: expected a number, got shape {show(y.shape)}; graph.sum(y) has a gradient, "
+            f"y: expected a number, got shape {y.shape}; graph.sum(y) has a gradient, "
             "graph.jacobian(y, x) has all derivatives, graph.vjp(y, xs, v) those of sum(v * y)"
         )
 
@@ -245,9 +247,7 @@ def _seed(name: str, v: Any, y: Node) -> Node:
     """A given vector as a node of the shape and dtype of y."""
     seed = v if isinstance(v, Node) else constant(v, y.dtype)
     if seed.shape != y.shape or seed.dtype != y.dtype:
-        raise ValueError(
-            f"{name}: expected {show(y.shape)} {y.dtype}, got {show(seed.shape)} {seed.dtype}"
-        )
+        raise ValueError(f"{name}: expected {y.shape} {y.dtype}, got {seed.shape} {seed.dtype}")
     return seed
 
 

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from ..checks import Array, check_plain
-from .node import OPERATIONS, Node, Shape, is_weak, show, topological
+from .node import Node, is_weak
+from .table import OPERATIONS, Shape
+from .walk import topological
 
 Feed = Mapping[Node | str, Any]
 Values = dict[Node, Any]
@@ -122,8 +124,8 @@ def variables_of(order: Iterable[Node]) -> dict[str, Node]:
         if node.op == "variable" and found.setdefault(name_of(node), node) is not node:
             other = found[name_of(node)]
             raise ValueError(
-                f"variables: {name_of(node)!r} is the name of two, {show(other.shape)} "
-                f"{other.dtype} and {show(node.shape)} {node.dtype}; give one another name"
+                f"variables: {name_of(node)!r} is the name of two, {other.shape} "
+                f"{other.dtype} and {node.shape} {node.dtype}; give one another name"
             )
     return found
 
@@ -185,7 +187,7 @@ def _check_fed(node: Node, value: Any) -> Array:
         size in (None, got) for size, got in zip(node.shape, array.shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name}: expected shape {show(node.shape)}, got {show(array.shape)}")
+        raise ValueError(f"{name}: expected shape {node.shape}, got {array.shape}")
     return array
 
 
@@ -195,6 +197,6 @@ def _one_batch(node: Node, array: Array, sizes: dict[str, int]) -> None:
     wrong = got - {n}
     if wrong:
         raise ValueError(
-            f"{name_of(node)}: expected {n} for None in {show(node.shape)} as in {first}, "
+            f"{name_of(node)}: expected {n} for None in {node.shape} as in {first}, "
             f"got {wrong.pop()}"
         )

@@ -29,8 +29,10 @@ from .derivatives import (
     zeros,
 )
 from .evaluation import as_list
-from .node import OPERATIONS, Node, constant, show, topological
+from .node import Node, constant
 from .rewriting import hole, simplify
+from .table import OPERATIONS
+from .walk import topological
 
 
 def transposed(node: Node, i: int, tangent: Node) -> Node:
@@ -155,10 +157,10 @@ def _known_size(name: str, node: Node, batch: bool) -> tuple[int, ...]:
     """The shape of one row for `batch`, else the whole shape; all sizes known."""
     shape = node.shape[1:] if batch else node.shape
     if batch and node.shape[:1] != (None,):
-        raise ValueError(f"{name}: batch=True expects shape (None, ...), got {show(node.shape)}")
+        raise ValueError(f"{name}: batch=True expects shape (None, ...), got {node.shape}")
     if None in shape:
         raise ValueError(
-            f"{name}: expected a known size, got {show(node.shape)}; batch=True gives a Jacobian "
+            f"{name}: expected a known size, got {node.shape}; batch=True gives a Jacobian "
             "for each row, where a row of y depends on the same row of x alone"
         )
     return tuple(size for size in shape if size is not None)
@@ -244,10 +246,10 @@ def hessian(y: Node, x: Node, *, batch: bool = False, unused: str = "raise") -> 
     array([[8., 6.],
            [6., 0.]])
     """
-    if batch and isinstance(y, Node) and y.shape != (None,):
-        raise ValueError(f"y: batch=True expects shape (None,), got {show(y.shape)}")
     if not batch:
         _scalar(y)
+    elif y.shape != (None,):
+        raise ValueError(f"y: batch=True expects shape (None,), got {y.shape}")
     one = f.broadcast(constant(1.0, y.dtype), y.shape)
     slope = vjp(y, x, one, unused=unused)
     return jacobian(slope, x, batch=batch, unused="zeros")

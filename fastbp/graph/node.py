@@ -6,58 +6,17 @@ A node knows its operands and nobody knows the nodes above it, so a cycle cannot
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from ..checks import check_dtype, check_plain
+from .table import ALLOWED, KINDS, OPERATIONS, Shape
 
-Shape = tuple[int | None, ...]
-Slope = Callable[..., Any]
-
-KINDS = {"b": "bool", "i": "int64", "f": "float32 or float64", "n": "numbers", "a": "any"}
-ALLOWED = {"b": "b", "i": "i", "f": "f", "n": "if", "a": "bif"}
 DTYPES = tuple(np.dtype(name) for name in ("float32", "float64", "int64", "bool"))
-
-
-class Operation(NamedTuple):
-    """A row of the table of operations.
-
-    Attributes
-    ----------
-    shape : function
-        (shapes, **parameters) -> the result's shape, or ValueError without the operation's name.
-    value : function
-        (*arrays, **parameters) -> array.
-    slopes : tuple, function or str
-        Per operand (g, y, *operands, **parameters) -> what a change of this operand adds to the
-        gradient, g being that of the result y; None where no derivative flows. A function returns
-        the slope of operand i. A text says why there is no derivative.
-    takes : str
-        A letter of KINDS per operand, the last one for all that follow.
-    gives : str, optional
-        The result's dtype; default: that of the operands.
-    elementwise : bool
-        Operands broadcast, and an element of the result needs one element of each.
-    """
-
-    shape: Callable[..., Shape]
-    value: Callable[..., Any]
-    slopes: tuple[Slope | None, ...] | Callable[[int], Slope] | str
-    takes: str = "f"
-    gives: str | None = None
-    elementwise: bool = False
-
-    def slope(self, i: int) -> Slope | None:
-        """The slope in operand i."""
-        assert not isinstance(self.slopes, str)
-        return self.slopes[i] if isinstance(self.slopes, tuple) else self.slopes(i)
-
-
-OPERATIONS: dict[str, Operation] = {}  # operations.py writes the rows
 
 
 @dataclass(frozen=True, eq=False, repr=False, slots=True, weakref_slot=True)
@@ -112,7 +71,7 @@ class Node:
     def __repr__(self) -> str:
         from .text import title
 
-        return f"<{title(self)}: {show(self.shape)} {self.dtype}>"
+        return f"<{title(self)}: {self.shape} {self.dtype}>"
 
     def __str__(self) -> str:
         from .text import listing
@@ -120,7 +79,9 @@ class Node:
         return listing([self])
 
     def __reduce__(self) -> Any:
-        return restore, (records([self]), [-1])
+        from .walk import records, restore
+
+        return restore, (records([self]),)
 
     def __copy__(self) -> "Node":
         return self
@@ -251,7 +212,7 @@ def intern(
         return node
 
 
-def variable(name: str, shape: Sequence[int | None] = (), dtype: Any = "float64") -> Node:
+def variable(name: Any, shape: Sequence[int | None] = (), dtype: Any = "float64") -> Node:
     """A named input of a graph.
 
     Parameters
@@ -337,11 +298,10 @@ def is_weak(value: Any) -> bool:
 
 def _dtype(dtype: Any) -> np.dtype[Any]:
     """One of the dtypes that a graph knows."""
-    try:
-        found = None if dtype is None else np.dtype(dtype)
-    except TypeError:
-        found = None
-    return found if found in DTYPES and found is not None else check_dtype(dtype)
+    known = [
+        found for found in DTYPES if isinstance(dtype, str | type | np.dtype) and found == dtype
+    ]
+    return known[0] if known else check_dtype(dtype)
 
 
 def check_shape(name: str, shape: Any) -> Shape:
@@ -407,74 +367,3 @@ def _common(op: str, operands: Sequence[Any], letters: str) -> np.dtype[Any] | N
             f"graph.cast(..., {second!r})"
         )
     return different[0] if different else None
-
-
-def show(shape: Iterable[int | None]) -> str:
-    """A shape as Python writes it."""
-    return str(tuple(shape))
-
-
-def topological(outputs: Iterable[Node], after: int = -1) -> list[Node]:
-    """All nodes that the outputs need, operands first; of those numbered above `after`.
-
-    Without recursion: a graph may be deeper than Python's stack. Numbers rise from operands to
-    results, so that sorting by them is a topological order.
-
-    Examples
-    --------
-    >>> from fastbp import graph
-    >>> from fastbp.graph.node import topological
-    >>> x = graph.variable("x")
-    >>> [node.op for node in topological([graph.exp(x) + x])]
-    ['variable', 'exp', 'add']
-    """
-    stack = list(outputs)
-    seen = set()
-    while stack:
-        node = stack.pop()
-        if node not in seen and node.number > after:
-            seen.add(node)
-            stack.extend(node.operands)
-    return sorted(seen, key=lambda node: node.number)
-
-
-Record = tuple[str, tuple[int, ...], tuple[tuple[str, Any], ...], Shape, str]
-
-
-def records(outputs: Iterable[Node]) -> list[Record]:
-    """A graph as a flat list, which pickle can take however deep the graph is."""
-    order = topological(outputs)
-    place = {node: i for i, node in enumerate(order)}
-    return [
-        (n.op, tuple(place[o] for o in n.operands), n.parameters, n.shape, n.dtype.str)
-        for n in order
-    ]
-
-
-def restore(flat: list[Record], places: list[int]) -> Any:
-    """The nodes that `records` wrote down; the last one for [-1]."""
-    made: list[Node] = []
-    for op, operands, parameters, shape, dtype in flat:
-        made.append(remake(op, tuple(made[i] for i in operands), parameters, shape, dtype))
-    chosen = [made[i] for i in places]
-    return chosen[0] if len(chosen) == 1 else chosen
-
-
-LEAVES: dict[str, Callable[..., Node]] = {
-    "variable": lambda shape, dtype, name: variable(name, shape, dtype),
-    "constant": lambda shape, dtype, value: constant(value),
-    "rows": lambda shape, dtype: rows(np.dtype(dtype)),
-}
-
-
-def remake(
-    op: str,
-    operands: tuple[Node, ...],
-    parameters: tuple[tuple[str, Any], ...],
-    shape: Shape,
-    dtype: Any,
-) -> Node:
-    """A node again, from other operands."""
-    if op in LEAVES:
-        return LEAVES[op](shape, dtype, **dict(parameters))
-    return build(op, operands, **dict(parameters))

@@ -16,7 +16,8 @@ from ..kernels import codes
 from ..kernels.codes import GELU_CUBIC, GELU_EDGE, GELU_SCALE, INV_SQRT_2PI, LEAKY_SLOPE, SQRT_HALF
 from . import functions as f
 from . import shapes, values
-from .node import OPERATIONS, Operation, Slope
+from .node import apply
+from .table import OPERATIONS, Operation, Slope
 
 TWO_OVER_SQRT_PI = 2 / np.sqrt(np.pi).item()
 JUMPS = "it is constant but for jumps"
@@ -225,7 +226,7 @@ OPERATIONS |= {
         shapes.index, values.index, (lambda g, y, x, key: f.place(g, key, x.shape),), "a"
     ),
     "place": Operation(
-        shapes.place, values.place, (lambda g, y, x, key, shape: f.apply("index", g, key=key),)
+        shapes.place, values.place, (lambda g, y, x, key, shape: apply("index", g, key=key),)
     ),
     "pick": Operation(
         shapes.pick, values.pick, (lambda g, y, x, i: f.unpick(g, i, x.shape[-1]), None), "fi"

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from . import functions as f
-from .node import OPERATIONS, Node, build, constant, intern, topological
+from .node import Node, build, constant, intern
+from .table import OPERATIONS
+from .walk import topological
 
 Rewrite = Callable[[Node], Node | None]
 FOLDED = 64  # elements of a folded constant, where its operands have fewer

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..kernels import codes
-from .node import Shape, show
+from .table import Shape
 
 Key = tuple[Any, ...]  # of an index: numbers, None, ("slice", start, stop, step), ("take", ...)
 
@@ -26,7 +26,7 @@ def broadcast(*shapes: Shape, **parameters: Any) -> Shape:
         left, right = pad(result, longest), pad(shape, longest)
         for a, b in zip(left, right, strict=True):
             if a != b and 1 not in (a, b):
-                raise ValueError(f"shapes {show(result)} and {show(shape)} do not broadcast")
+                raise ValueError(f"shapes {result} and {shape} do not broadcast")
         result = tuple(b if a == 1 else a for a, b in zip(left, right, strict=True))
     return result
 
@@ -39,7 +39,7 @@ def pad(shape: Shape, ndim: int) -> Shape:
 def broadcast_to(given: Shape, shape: Shape) -> Shape:
     """The wanted shape, if the given one broadcasts to it."""
     if broadcast_or_none(given, shape) != shape:
-        raise ValueError(f"shape {show(given)} does not broadcast to {show(shape)}")
+        raise ValueError(f"shape {given} does not broadcast to {shape}")
     return shape
 
 
@@ -55,12 +55,11 @@ def matmul(a: Shape, b: Shape) -> Shape:
     """(..., n, k) @ (..., k, m) = (..., n, m)."""
     if a[-1] != b[-2]:
         raise ValueError(
-            f"shapes {show(a)} and {show(b)}: {a[-1]} columns meet {b[-2]} rows; "
-            "expected (n, k) and (k, m)"
+            f"shapes {a} and {b}: {a[-1]} columns meet {b[-2]} rows; expected (n, k) and (k, m)"
         )
     before = broadcast_or_none(a[:-2], b[:-2])
     if before is None:
-        raise ValueError(f"shapes {show(a)} and {show(b)}: the axes before do not broadcast")
+        raise ValueError(f"shapes {a} and {b}: the axes before do not broadcast")
     return (*before, a[-2], b[-1])
 
 
@@ -70,7 +69,7 @@ def dense(x: Shape, w: Shape, *b: Shape, activation: str) -> Shape:
         names = ", ".join(codes.ACTIVATIONS)
         raise ValueError(f"activation: expected one of {names}; got {activation!r}")
     if len(x) != 2 or len(w) != 2 or x[1] != w[0] or any(len(s) != 1 or s[0] != w[1] for s in b):
-        got = " and ".join(map(show, (x, w, *b)))
+        got = " and ".join(map(str, (x, w, *b)))
         raise ValueError(f"shapes {got}; expected x (n, k), w (k, m) and b (m,)")
     return (x[0], w[1])
 
@@ -78,16 +77,14 @@ def dense(x: Shape, w: Shape, *b: Shape, activation: str) -> Shape:
 def transpose(shape: Shape, axes: tuple[int, ...]) -> Shape:
     """The axes in a new order."""
     if sorted(axes) != list(range(len(shape))):
-        raise ValueError(f"shape {show(shape)} has no order of axes {axes}")
+        raise ValueError(f"shape {shape} has no order of axes {axes}")
     return tuple(shape[axis] for axis in axes)
 
 
 def reshape(given: Shape, shape: Shape) -> Shape:
     """As many elements, whatever the batch size."""
     if elements(given) != elements(shape):
-        raise ValueError(
-            f"shape {show(given)} cannot become {show(shape)}: the number of elements differs"
-        )
+        raise ValueError(f"shape {given} cannot become {shape}: the number of elements differs")
     return shape
 
 
@@ -135,19 +132,15 @@ def index(shape: Shape, key: Key) -> Shape:
         axis += 1
         if isinstance(entry, int):
             if size is not None and not -size <= entry < size:
-                raise ValueError(f"shape {show(shape)} has no place {entry} on axis {axis - 1}")
+                raise ValueError(f"shape {shape} has no place {entry} on axis {axis - 1}")
         elif entry[0] == "take":
             if size is not None and any(not -size <= i < size for i in entry[1:]):
-                raise ValueError(
-                    f"shape {show(shape)} has no places {entry[1:]} on axis {axis - 1}"
-                )
+                raise ValueError(f"shape {shape} has no places {entry[1:]} on axis {axis - 1}")
             result.append(len(entry) - 1)
         elif entry == ("slice", None, None, None):
             result.append(size)
         elif size is None:
-            raise ValueError(
-                f"shape {show(shape)}: a slice of the batch has no known size; expected ':'"
-            )
+            raise ValueError(f"shape {shape}: a slice of the batch has no known size; expected ':'")
         else:
             result.append(len(range(*slice(*entry[1:]).indices(size))))
     return (*result, *shape[axis:])
@@ -156,7 +149,7 @@ def index(shape: Shape, key: Key) -> Shape:
 def place(given: Shape, key: Key, shape: Shape) -> Shape:
     """The shape of zeros, of which [key] is what was given."""
     if index(shape, key) != given:
-        raise ValueError(f"shape {show(given)} is not that of {show(index(shape, key))}")
+        raise ValueError(f"shape {given} is not that of {index(shape, key)}")
     return shape
 
 
@@ -167,10 +160,10 @@ def concatenate(*shapes: Shape, axis: int) -> Shape:
         if len(shape) != len(first) or any(
             a != b for i, (a, b) in enumerate(zip(first, shape, strict=True)) if i != axis
         ):
-            raise ValueError(f"shapes {show(first)} and {show(shape)} differ beside axis {axis}")
+            raise ValueError(f"shapes {first} and {shape} differ beside axis {axis}")
     sizes = [shape[axis] for shape in shapes]
     if None in sizes:
-        raise ValueError(f"shape {show(first)}: axis {axis} is the batch, whose size is unknown")
+        raise ValueError(f"shape {first}: axis {axis} is the batch, whose size is unknown")
     total = sum(size for size in sizes if size is not None)
     return (*first[:axis], total, *first[axis + 1 :])
 
@@ -178,12 +171,12 @@ def concatenate(*shapes: Shape, axis: int) -> Shape:
 def pick(x: Shape, i: Shape) -> Shape:
     """(..., m) and one place in m for each of (...)."""
     if not x or x[:-1] != i:
-        raise ValueError(f"shapes {show(x)} and {show(i)}; expected (..., m) and (...)")
+        raise ValueError(f"shapes {x} and {i}; expected (..., m) and (...)")
     return i
 
 
 def unpick(g: Shape, i: Shape, size: int) -> Shape:
     """(...) and places (...) in (..., size)."""
     if g != i:
-        raise ValueError(f"shapes {show(g)} and {show(i)} differ")
+        raise ValueError(f"shapes {g} and {i} differ")
     return (*g, size)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .evaluation import name_of
-from .node import Node, topological
+from .node import Node
+from .walk import topological
 
 WIDTH = 90  # characters after which an expression gets a name and a line of its own
 

@@ -5,7 +5,8 @@ import pytest
 
 from fastbp import graph
 from fastbp.graph import functions as f
-from fastbp.graph.node import OPERATIONS, topological
+from fastbp.graph.table import OPERATIONS
+from fastbp.graph.walk import topological
 
 rng = np.random.default_rng(0)
 x, z = graph.variable("x"), graph.variable("z")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastbp import graph
-from fastbp.graph.node import OPERATIONS
+from fastbp.graph.table import OPERATIONS
 
 x = graph.variable("x", (None, 3))
 w = graph.variable("w", (3,))

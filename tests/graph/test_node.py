@@ -10,7 +10,7 @@ import pytest
 
 from fastbp import graph
 from fastbp.graph import node as nodes
-from fastbp.graph.node import topological
+from fastbp.graph.walk import records, restore, topological
 
 x = graph.variable("x", (None, 3))
 y = graph.variable("y", (4,))
@@ -110,8 +110,8 @@ def test_nodes_survive_pickle(node):
 
 
 def test_pickle_in_another_process_needs_no_shared_state():
-    flat = nodes.records([graph.dense(x, np.ones((3, 2)), activation="tanh")])
-    assert nodes.restore(flat, [-1]) is graph.dense(x, np.ones((3, 2)), activation="tanh")
+    flat = records([graph.dense(x, np.ones((3, 2)), activation="tanh")])
+    assert restore(flat) is graph.dense(x, np.ones((3, 2)), activation="tanh")
 
 
 # Shapes and types
@@ -261,6 +261,12 @@ ERRORS = [
         "shape: expected sizes >= 0 or None, got 2.0",
     ),
     (lambda: graph.variable("x", (), "float16"), TypeError, "dtype: expected float32 or float64"),
+    (lambda: graph.variable("x", (), "banana"), TypeError, "dtype: expected float32 or float64"),
+    (
+        lambda: graph.variable("x", (), None),
+        TypeError,
+        "dtype: expected .* got None",
+    ),
     (lambda: bool(x > 0), TypeError, r"less: a node has no truth value .*graph.where\(condition"),
     (lambda: list(x), TypeError, "not iterable"),
 ]

@@ -8,7 +8,7 @@ from scipy import special
 from fastbp import functional as F
 from fastbp import graph
 from fastbp.graph import functions as f
-from fastbp.graph.node import OPERATIONS
+from fastbp.graph.table import OPERATIONS
 from fastbp.kernels import codes
 
 rng = np.random.default_rng(0)

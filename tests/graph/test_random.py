@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fastbp import graph
 from fastbp.graph import functions as f
-from fastbp.graph.node import OPERATIONS, topological
+from fastbp.graph.table import OPERATIONS
+from fastbp.graph.walk import topological
 from fastbp.kernels import codes
 
 NODES = 250

@@ -6,7 +6,7 @@ import pytest
 from fastbp import graph
 from fastbp.graph import functions as f
 from fastbp.graph import rewriting
-from fastbp.graph.node import topological
+from fastbp.graph.walk import topological
 
 x = graph.variable("x", (None, 3))
 v = graph.variable("v", (3,))
