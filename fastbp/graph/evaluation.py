@@ -11,7 +11,7 @@ from .node import Node, is_weak
 from .table import OPERATIONS, Shape
 from .walk import topological
 
-Feed = Mapping[Node | str, Any]
+Feed = Mapping[Any, Any]  # by variable, or by its name
 Values = dict[Node, Any]
 
 

@@ -192,7 +192,7 @@ def build(op: str, nodes: tuple[Node, ...], **parameters: Any) -> Node:
 
 _nodes: WeakValueDictionary[Any, Node] = WeakValueDictionary()
 _numbers = itertools.count()
-_lock = threading.Lock()
+_lock = threading.RLock()  # collecting garbage may build nodes again
 
 
 def intern(

@@ -7,6 +7,7 @@ what the stable forms change is in docs/graph.md: they are finite where exp over
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -103,10 +104,10 @@ def number_of(node: Node) -> Any:
 
 def folded(node: Node) -> Node | None:
     """The value of an operation on constants."""
-    sizes = [_size(operand) for operand in node.operands if operand.op == "constant"]
-    if len(sizes) < len(node.operands) or None in node.shape or node.op == "stop_gradient":
+    known = all(operand.op == "constant" for operand in node.operands)
+    if not known or None in node.shape or node.op == "stop_gradient":
         return None
-    if _size(node) > max(FOLDED, *sizes):
+    if _size(node) > max(FOLDED, *(_size(operand) for operand in node.operands)):
         return None
     arrays = [operand.parameters[0][1] for operand in node.operands]
     with np.errstate(all="ignore"):
@@ -115,7 +116,7 @@ def folded(node: Node) -> Node | None:
 
 
 def _size(node: Node) -> int:
-    return int(np.prod([size or 0 for size in node.shape]))
+    return prod(size or 0 for size in node.shape)
 
 
 def narrowed(node: Node) -> Node | None:

@@ -20,8 +20,10 @@ def same(shape: Shape, **parameters: Any) -> Shape:
 
 def broadcast(*shapes: Shape, **parameters: Any) -> Shape:
     """The shape to which all broadcast, as in NumPy; for every elementwise operation."""
-    result: Shape = ()
-    for shape in shapes:
+    result = shapes[0]
+    for shape in shapes[1:]:
+        if shape == result:  # as most are: half the cost of building a node lies here
+            continue
         longest = max(len(result), len(shape))
         left, right = pad(result, longest), pad(shape, longest)
         for a, b in zip(left, right, strict=True):
