@@ -42,7 +42,7 @@ def substitute(outputs: Sequence[Node], replaced: Mapping[Node, Node]) -> list[N
     for old, new in replaced.items():
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             raise ValueError(f"replaced: expected shape and dtype of {old!r}, got {new!r}")
-    return _rebuilt(outputs, replaced, lambda node: node)
+    return rebuilt(outputs, replaced, lambda node: node)
 
 
 def simplify(outputs: Sequence[Node], keep: Iterable[Node] = ()) -> list[Node]:
@@ -62,14 +62,15 @@ def simplify(outputs: Sequence[Node], keep: Iterable[Node] = ()) -> list[Node]:
     logsumexp(x, axes=(1,))
     """
     holes = {node: hole(node) for node in keep if node.operands}
-    results = _rebuilt(outputs, holes, rewritten)
+    results = rebuilt(outputs, holes, rewritten)
     back = {place: node for node, place in holes.items()}
     return substitute(results, back) if back else results
 
 
-def _rebuilt(
+def rebuilt(
     outputs: Sequence[Node], replaced: Mapping[Node, Node], improve: Callable[[Node], Node]
 ) -> list[Node]:
+    """The outputs built again, operands first, each node passed through a function."""
     new = dict(replaced)
     for node in topological(outputs):
         if node not in new:
