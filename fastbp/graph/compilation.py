@@ -21,6 +21,7 @@ from . import emission, regions
 from .evaluation import as_list, name_of
 from .lowering import lowered
 from .node import Node
+from .runtime import link
 
 HEADER = '''"""Written by fastbp.graph.compile; its name is a hash of its content.
 
@@ -32,14 +33,9 @@ from math import inf, nan
 import numba
 import numpy as np
 
-from fastbp.graph.runtime import larger, plus, smaller, unlocked
+from fastbp.graph.runtime import dense_backward, dense_forward, larger, plus, smaller, unlocked
 from fastbp.kernels.cpu.activations import elu, gelu, gelu_tanh, leaky_relu, relu, silu
-from fastbp.kernels.cpu.dense import (
-    dense_backward,
-    dense_backward_work,
-    dense_forward,
-    dense_forward_work,
-)
+from fastbp.kernels.cpu.dense import dense_backward_work, dense_forward_work
 from fastbp.kernels.cpu.elementary import cos, erf, exp, expm1, log1p, sigmoid, sin, softplus, tanh
 from fastbp.kernels.cpu.jit import OPTIONS
 
@@ -96,21 +92,11 @@ def compile(
     >>> f(np.zeros(3))
     3.0
     """
-    wanted, arguments = as_list("outputs", outputs), as_list("inputs", inputs)
-    check_inputs(wanted, arguments)
-    check_count("batch_size", batch_size)
-    if not isinstance(memory, int) or isinstance(memory, bool):
-        check_choice("memory", memory, ("store", "recompute"))
-    else:
-        check_count("memory", memory, 0)
-    simple = lowered(wanted)
-    plan = regions.plan(simple, memory, batch_size)
-    lines, constants = emission.function_text(
-        simple, arguments, plan, NAME, isinstance(outputs, Node)
-    )
-    parts = [HEADER.format(stamp=stamp()), *emission.constant_lines(constants), "", ""]
-    text = "\n".join([*parts, "@numba.njit(cache=True, **OPTIONS)", *lines, ""])
+    arguments = as_list("inputs", inputs)
+    text, plan = written(outputs, arguments, memory, batch_size)
     start_threads()
+    for dtype in {node.dtype for node in plan.order if node.op in ("dense", "matmul")}:
+        link(dtype)
     module = load(text)
     function = getattr(module, NAME)
     if not function.signatures:
@@ -119,6 +105,24 @@ def compile(
     function.source, function.path = text, Path(str(module.__file__))
     function.report = regions.report(plan.shared, batch_size)
     return function
+
+
+def written(
+    outputs: Node | Sequence[Node], inputs: Sequence[Node], memory: str | int, batch_size: int
+) -> tuple[str, regions.Plan]:
+    """The text of a module, and the choices behind it."""
+    wanted = as_list("outputs", outputs)
+    check_inputs(wanted, inputs)
+    check_count("batch_size", batch_size)
+    if isinstance(memory, int) and not isinstance(memory, bool):
+        check_count("memory", memory, 0)
+    else:
+        check_choice("memory", memory, ("store", "recompute"))
+    simple = lowered(wanted)
+    plan = regions.plan(simple, memory, batch_size)
+    lines, constants = emission.function_text(simple, inputs, plan, NAME, isinstance(outputs, Node))
+    parts = [HEADER.format(stamp=stamp()), *emission.constant_lines(constants), "", ""]
+    return "\n".join([*parts, "@numba.njit(cache=True, **OPTIONS)", *lines, ""]), plan
 
 
 def check_inputs(outputs: Sequence[Node], inputs: Sequence[Node]) -> None:
@@ -152,7 +156,7 @@ def load(text: str) -> ModuleType:
     name = f"fastbp_graph_{digest}"
     if name in sys.modules:
         return sys.modules[name]
-    path = _written(text, f"{name}.py")
+    path = _file_of(text, f"{name}.py")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -162,7 +166,7 @@ def load(text: str) -> ModuleType:
     return module
 
 
-def _written(text: str, name: str) -> Path:
+def _file_of(text: str, name: str) -> Path:
     """The file of a text, in the cache folder or, where that cannot be written, a temporary one."""
     for folder in (cache_folder() / "graph", Path(tempfile.gettempdir()) / f"fastbp-{os.getpid()}"):
         path = folder / name

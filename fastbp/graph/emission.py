@@ -1,6 +1,8 @@
 """The source of a compiled graph: which loops there are, in which order, and their text."""
 
+import itertools
 import keyword
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,10 +168,11 @@ class Writer:
         for node in plan.order:
             if node.op == "variable":
                 self.names[node] = safe(name_of(node))
-        counts: dict[str, int] = {}
+        used = set(self.names.values())
         for node in (node for node in plan.order if node in plan.arrays):
-            counts[node.op] = counts.get(node.op, 0) + 1
-            self.names[node] = f"{node.op}_{counts[node.op]}"
+            fresh = (f"{node.op}_{i}" for i in itertools.count(1))
+            self.names[node] = next(name for name in fresh if name not in used)
+            used.add(self.names[node])
         self.readers: dict[Node, set[int]] = {}
         for i, step in enumerate(steps):
             read = step.reads if isinstance(step, Call) else _read_by(step)
@@ -313,15 +316,17 @@ def _read_by(rows: Rows) -> set[Node]:
 
 def safe(name: str) -> str:
     """A variable's name that means nothing else in a generated module."""
-    own = {"n", "np", "f32", "f64", "inf", "nan", "work", "right", "best", "k", "range", "len"}
-    clash = name in own or keyword.iskeyword(name) or name.split("_")[0] in NAMES or name[0] in "vi"
-    return f"{name}_in" if clash else name
+    taken = name in RESERVED or keyword.iskeyword(name) or re.fullmatch(r"[Civ]\d+", name)
+    return f"{name}_" if taken else name
 
 
-NAMES = frozenset(
-    ("exp", "expm1", "log1p", "sin", "cos", "erf", "tanh", "sigmoid", "softplus", "relu", "abs")
-    + ("leaky", "elu", "silu", "gelu", "plus", "larger", "smaller", "dense", "unlocked", "bool")
-    + ("sum", "max", "matmul", "place", "index", "concatenate", "reshape", "argmax", "C1", "float")
+# What a generated module imports or names itself.
+RESERVED = frozenset(
+    """
+    np numba inf nan f32 f64 n k best work right bool abs min max len range compiled OPTIONS
+    larger plus smaller unlocked dense_forward dense_forward_work dense_backward dense_backward_work
+    elu gelu gelu_tanh leaky_relu relu silu cos erf exp expm1 log1p sigmoid sin softplus tanh
+    """.split()
 )
 
 

@@ -115,7 +115,7 @@ def _place(node: Node, i: int, at: Index) -> Index:
 
 
 def _pick(node: Node, i: int, at: Index) -> Index:
-    return at if i else (*at, "place")  # the emitter reads operand 0 itself
+    return at if i else (*at, "@")  # the place is known once i is
 
 
 def _unpick(node: Node, i: int, at: Index) -> Index:

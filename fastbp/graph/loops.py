@@ -75,7 +75,7 @@ class Body:
             elif not one.operands or (one in self.arrays and one not in own):
                 self.reads.add(key)
                 text = self.read(one, place)
-                simple = text.isidentifier() or "[" not in text or "place" in text
+                simple = text.isidentifier() or "[" not in text or "@" in text
                 self.names[key] = text if simple else self.named(text)
                 stack.pop()
             else:

@@ -83,7 +83,7 @@ def _place(node: Node, texts: list[str], at: tuple[str, ...]) -> str:
 def _pick(node: Node, texts: list[str], at: tuple[str, ...]) -> str:
     x, i = texts
     size = node.operands[0].shape[-1]
-    return f"{x.replace('place', i)} if 0 <= {i} < {size} else {literal(nan, node.dtype)}"
+    return f"{x.replace('@', i)} if 0 <= {i} < {size} else {literal(nan, node.dtype)}"
 
 
 def _unpick(node: Node, texts: list[str], at: tuple[str, ...]) -> str:

@@ -162,6 +162,21 @@ def test_float32_stays_float32_forth_and_back(op):
         np.testing.assert_allclose(number, value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("op", SMOOTH | FLAT)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_generated_code_agrees(op, dtype, agree):
+    function, _, arrays = (SMOOTH | FLAT)[op]
+    arrays = [array.astype(dtype) for array in arrays or (A,)]
+    if op == "cast":
+        function = lambda a: f.cast(a, "float64")  # noqa: E731
+    xs = variables(arrays)
+    y = function(*xs)
+    v = random_like(np.zeros(y.shape)).astype(y.dtype)
+    outputs = [y, *graph.vjp(y, xs, v)] if op in SMOOTH else [y]
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else None
+    agree(outputs, feed(xs, arrays), close)
+
+
 def random_like(array):
     return np.random.default_rng(array.size).normal(size=array.shape)
 

@@ -181,6 +181,14 @@ def test_against_finite_differences(seed):
     near(numbers, gradient, 1e-10)
 
 
+@given(seeds, st.sampled_from(["store", "recompute", 200]))
+@settings(max_examples=15, deadline=None)
+def test_generated_code_agrees(agree, seed, memory):
+    y, xs, arrays = expression(seed)
+    outputs = [y, *graph.gradient(y, xs)]
+    agree(outputs, dict(zip(xs, arrays, strict=True)), {"rtol": 1e-9, "atol": 1e-9}, memory=memory)
+
+
 # JAX
 
 
