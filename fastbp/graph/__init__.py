@@ -12,7 +12,7 @@ a1 + w * a1
 """
 
 from . import operations as _table  # noqa: F401  (fills the table)
-from .compilation import compile
+from .compiler import compile
 from .derivatives import gradient, value_and_gradient, vjp
 from .drawing import show, source
 from .evaluation import evaluate

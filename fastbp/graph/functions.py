@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import shapes
-from .node import Node, apply, build, check_shape, rows
+from .node import Node, apply, check_shape, rows
 from .shapes import normalize
 
 
@@ -396,8 +396,3 @@ def _entry(entry: Any) -> Any:
     if places.dtype.kind not in "iu" or places.ndim > 1:
         raise TypeError(f"index: expected integers, slices, None or '...', got {entry!r}")
     return int(places) if places.ndim == 0 else ("take", *places.tolist())
-
-
-def like(node: Node, operands: tuple[Node, ...], **changed: Any) -> Node:
-    """The node's operation on other operands, with some parameters changed."""
-    return build(node.op, operands, **(dict(node.parameters) | changed))

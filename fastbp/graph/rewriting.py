@@ -81,6 +81,11 @@ def rebuilt(
     return [new[node] for node in outputs]
 
 
+def like(node: Node, operands: tuple[Node, ...]) -> Node:
+    """The node's operation on other operands."""
+    return build(node.op, operands, **dict(node.parameters))
+
+
 def rewritten(node: Node) -> Node:
     """A node after all rewrites that apply to it."""
     while node.operands:
@@ -127,7 +132,7 @@ def narrowed(node: Node) -> Node | None:
     for i, operand in enumerate(node.operands):
         if operand.op == "broadcast":
             fewer = (*node.operands[:i], operand.operands[0], *node.operands[i + 1 :])
-            better = f.like(node, fewer)
+            better = like(node, fewer)
             if better.shape == node.shape:
                 return better
     return None
@@ -178,7 +183,7 @@ def reshaped(node: Node) -> Node | None:
     (x,) = node.operands
     if x.shape == node.shape:
         return x
-    return f.like(node, x.operands) if x.op == node.op else None
+    return like(node, x.operands) if x.op == node.op else None
 
 
 def unreduced(node: Node) -> Node | None:

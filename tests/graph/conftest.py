@@ -8,7 +8,7 @@ from scipy import special
 
 from fastbp import graph
 from fastbp.graph import values
-from fastbp.graph.compilation import NAME, as_list, written
+from fastbp.graph.compiler.compilation import NAME, as_list, written
 from fastbp.kernels import codes, reference
 
 ACTIVATIONS = {name: values.activation(code) for name, code in codes.ACTIVATIONS.items() if code}

@@ -1,13 +1,13 @@
-"""Lines of generated code that are no fused loop: kernels of dense layers, copies between shapes."""
+"""Lines of generated code that are no fused loop: kernels of dense layers, changes of shape."""
 
 from collections.abc import Callable, Sequence
 
-from ..kernels import codes
+from ...kernels import codes
+from ..node import Node
+from ..table import Shape
 from .indexing import key_index, loop_index, parameter
 from .loops import extent, stack_loops
-from .node import Node
 from .regions import untransposed
-from .table import Shape
 
 Names = Callable[[Node], str]
 
@@ -70,7 +70,8 @@ def backward(name: Names, dw: Node, db: Node | None, dx: Node | None) -> list[st
     return [
         *lines,
         f"work = np.empty(dense_backward_work(len({x}), {k}, {m}), np.{dw.dtype})",
-        f"dense_backward({delta}, {x}, {w}, {delta}, {codes.IDENTITY}, work, {name(dw)}, {b}, {back})",
+        f"dense_backward({delta}, {x}, {w}, {delta}, {codes.IDENTITY}, work, "
+        f"{name(dw)}, {b}, {back})",
     ]
 
 

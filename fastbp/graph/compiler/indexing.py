@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from .node import Node
-from .table import OPERATIONS, Shape
+from ..node import Node
+from ..table import OPERATIONS, Shape
 
 Index = tuple[str, ...]
 WHOLE = ("slice", None, None, None)
@@ -62,7 +62,7 @@ def _index(node: Node, i: int, at: Index) -> Index:
 
 def key_index(shape: Shape, key: tuple[Any, ...], at: Index) -> Index:
     """Where x[key][at] lies in x of a shape."""
-    left, found = list(at), []
+    left, found = list(at), list[str]()
     for entry in key:
         if entry is None:
             left.pop(0)

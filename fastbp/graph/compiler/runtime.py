@@ -1,4 +1,4 @@
-"""What generated modules call: sums and choices that @njit code has no word for, and the kernels."""
+"""What generated modules call: the kernels, and what @njit code has no word for."""
 
 from typing import Any
 
@@ -10,9 +10,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import numpy_support
 
-from ..kernels import cpu
-from ..kernels.cpu.jit import inline
-from ..kernels.cpu.pointers import address
+from ...kernels import cpu
+from ...kernels.cpu.jit import inline
+from ...kernels.cpu.pointers import address
 
 
 @intrinsic

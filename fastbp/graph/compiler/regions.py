@@ -8,19 +8,17 @@ the choice of `memory`, and the report says what each choice costs.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..node import Node
+from ..shapes import elements
+from ..table import OPERATIONS, Shape
+from ..walk import topological
 from .indexing import Index, is_inline, loop_index, operand_index
-from .node import Node
-from .shapes import elements
-from .table import OPERATIONS, Shape
-from .walk import topological
 
 LEAVES = ("variable", "constant", "rows")
 REDUCTIONS = ("sum", "max")
 # Operations that cost about as much as ten additions: an exponential, a logarithm, a division.
-COSTLY = frozenset(
-    ("exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "erf", "tanh", "sigmoid", "softplus")
-    + ("elu", "silu", "gelu", "gelu_tanh", "power", "divide")
-)
+COSTLY = {"exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "erf", "power", "divide"}
+COSTLY |= {"tanh", "sigmoid", "softplus", "elu", "silu", "gelu", "gelu_tanh"}
 Site = tuple[
     Shape, int, Index
 ]  # a loop nest: its space, how many barriers lie below, and the index
@@ -98,7 +96,7 @@ def plan(outputs: Sequence[Node], memory: str | int, n: int) -> Plan:
 
 
 def _affordable(shared: Sequence[Shared], limit: int) -> set[Node]:
-    """The expressions to store within a limit of bytes: those that save most for each byte first."""
+    """The expressions to store within a limit of bytes, those first that save most per byte."""
     chosen = set()
     for one in sorted(shared, key=lambda one: one.operations / max(one.bytes, 1), reverse=True):
         if one.bytes <= limit:
@@ -135,10 +133,10 @@ def _visit(order: Sequence[Node], arrays: set[Node], chosen: set[Node] | None, n
         for i, operand in enumerate(node.operands):
             sites[operand] |= {(s, below, operand_index(node, i, at)) for s, below, at in here}
     shared = []
-    for node, loops, stored in found:
+    for node, count, stored in found:
         size = size_of(node.shape, n)
-        operations = size * (loops - 1) * _work(node, arrays)
-        shared.append(Shared(node, loops, size * node.dtype.itemsize, operations, stored))
+        operations = size * (count - 1) * _work(node, arrays)
+        shared.append(Shared(node, count, size * node.dtype.itemsize, operations, stored))
     return Plan(list(order), arrays, shared)
 
 

@@ -1,12 +1,12 @@
-"""What the compiler sees: dense layers found, and operations without a loop of their own spelt out."""
+"""What the compiler sees: dense layers found, operations without a loop of their own spelt out."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from ..kernels import codes
-from . import functions as f
-from .node import Node, build
-from .rewriting import rebuilt, simplify
+from ...kernels import codes
+from .. import functions as f
+from ..node import Node, build
+from ..rewriting import rebuilt, simplify
 
 
 def lowered(outputs: Sequence[Node]) -> list[Node]:

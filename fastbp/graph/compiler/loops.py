@@ -7,11 +7,11 @@ by row share the loop over rows, and what nobody else reads stays a row long.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from ..node import Node
+from ..table import Shape
 from .indexing import Index, loop_index, operand_index, parameter
-from .node import Node
 from .regions import REDUCTIONS
 from .scalars import literal, scalar
-from .table import Shape
 
 Reads = set[tuple[Node, Index]]
 START = {"sum": 0.0, "max": float("-inf")}

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ..node import Node
 from .indexing import parameter, span
-from .node import Node
 
 # Functions come from the kernels where they have vector code, else from runtime.py or NumPy.
 CODE = {

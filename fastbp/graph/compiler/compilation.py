@@ -13,14 +13,15 @@ from typing import Any
 from numba import types
 from numba.np import numpy_support
 
-from ..checks import check_choice, check_count
-from ..engines import cache_folder
-from ..kernels.cpu import jit
-from ..parallel import start_threads
+from ...checks import check_choice, check_count
+from ...engines import cache_folder
+from ...kernels.cpu import jit
+from ...parallel import start_threads
+from ..evaluation import as_list, name_of, variables_of
+from ..node import Node
+from ..walk import topological
 from . import emission, regions
-from .evaluation import as_list, name_of
 from .lowering import lowered
-from .node import Node
 from .runtime import link
 
 HEADER = '''"""Written by fastbp.graph.compile; its name is a hash of its content.
@@ -33,7 +34,8 @@ from math import inf, nan
 import numba
 import numpy as np
 
-from fastbp.graph.runtime import dense_backward, dense_forward, larger, plus, smaller, unlocked
+from fastbp.graph.compiler.runtime import dense_backward, dense_forward
+from fastbp.graph.compiler.runtime import larger, plus, smaller, unlocked
 from fastbp.kernels.cpu.activations import elu, gelu, gelu_tanh, leaky_relu, relu, silu
 from fastbp.kernels.cpu.dense import dense_backward_work, dense_forward_work
 from fastbp.kernels.cpu.elementary import cos, erf, exp, expm1, log1p, sigmoid, sin, softplus, tanh
@@ -132,10 +134,13 @@ def check_inputs(outputs: Sequence[Node], inputs: Sequence[Node]) -> None:
             raise ValueError(f"inputs: expected variables, got {x!r}")
         if inputs.count(x) > 1:
             raise ValueError(f"inputs: {name_of(x)} is there twice")
-    needed = emission.free_variables([*outputs, *inputs])
+    needed = variables_of(topological([*outputs, *inputs]))
     missing = [name for name, x in needed.items() if x not in inputs]
     if missing:
         raise ValueError(f"inputs: expected {', '.join(needed)}; {missing[0]} is missing")
+    sized = any(None in x.shape for x in inputs)
+    if not sized and any(n.op == "rows" or None in n.shape for n in topological(outputs)):
+        raise ValueError("inputs: expected a variable that says how large the batch is, got none")
 
 
 def numba_type(x: Node) -> Any:
