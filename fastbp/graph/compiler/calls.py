@@ -6,8 +6,8 @@ from ...kernels import codes
 from ..node import Node
 from ..table import Shape
 from .indexing import key_index, loop_index, parameter
+from .layers import Sweep, untransposed
 from .loops import extent, stack_loops
-from .regions import untransposed
 
 Names = Callable[[Node], str]
 
@@ -24,54 +24,49 @@ def none(ndim: int, node: Node) -> str:
     return f"np.empty({(0,) * ndim}, np.{node.dtype})"
 
 
-def dense(name: Names, node: Node) -> list[str]:
-    """y = f(x @ w + b) by the forward kernel."""
+def dense(name: Names, node: Node, z: Node | None = None) -> list[str]:
+    """y = f(x @ w + b) by the forward kernel, and z where it is wanted."""
     x, w, *b = node.operands
     code = codes.ACTIVATIONS[parameter(node, "activation")]
-    return forward(name(node), name(x), name(w), name(b[0]) if b else none(1, node), code, node)
+    make = [] if z is None else [empty(name(z), z.shape, z)]
+    bias, kept = name(b[0]) if b else none(1, node), none(2, node) if z is None else name(z)
+    return [*make, *forward(name(node), name(x), name(w), bias, code, node, kept)]
 
 
-def forward(y: str, x: str, w: str, b: str, code: int, node: Node) -> list[str]:
+def forward(y: str, x: str, w: str, b: str, code: int, node: Node, z: str = "") -> list[str]:
     """A call of dense_forward."""
     return [
         empty(y, node.shape, node),
         f"work = np.empty(dense_forward_work(len({x}), *{w}.shape), np.{node.dtype})",
-        f"dense_forward({x}, {w}, {b}, {code}, work, {none(2, node)}, {y})",
+        f"dense_forward({x}, {w}, {b}, {code}, work, {z or none(2, node)}, {y})",
     ]
 
 
 def matmul(name: Names, node: Node) -> list[str]:
-    """a @ b: x.T @ dz by the backward kernel, all else by the forward one."""
-    a, b = node.operands
-    if a is not untransposed(a):
-        return backward(name, node, None, None)
-    right = name(untransposed(b))
-    if b is not untransposed(b):
-        right = f"np.ascontiguousarray({right}.T)"
-        return [
-            f"right = {right}",
-            *forward(name(node), name(a), "right", none(1, node), codes.IDENTITY, node),
-        ]
-    return forward(name(node), name(a), right, none(1, node), codes.IDENTITY, node)
+    """a @ b by the forward kernel; it takes no transpose, so the smaller of them are copied."""
+    lines, texts = [], []
+    for side, operand in zip(("left", "right"), node.operands, strict=True):
+        plain = untransposed(operand)
+        if plain is not operand:
+            lines.append(f"{side} = np.ascontiguousarray({name(plain)}.T)")
+        texts.append(name(operand) if plain is operand else side)
+    left, right = texts
+    return [*lines, *forward(name(node), left, right, none(1, node), codes.IDENTITY, node)]
 
 
-def backward(name: Names, dw: Node, db: Node | None, dx: Node | None) -> list[str]:
-    """dw = x.T @ dz, and db = dz.sum(0), dx = dz @ w.T where they are wanted, in one sweep."""
-    x, dz = name(untransposed(dw.operands[0])), dw.operands[1]
-    right = untransposed(dz)
-    lines = [f"right = np.ascontiguousarray({name(right)}.T)"] if right is not dz else []
-    delta = "right" if right is not dz else name(dz)
-    w = name(untransposed(dx.operands[1])) if dx is not None else name(dw)
-    for node in (dw, db, dx):
-        lines += [empty(name(node), node.shape, node)] if node is not None else []
-    b = name(db) if db is not None else none(1, dw)
-    back = name(dx) if dx is not None else none(2, dw)
+def backward(name: Names, sweep: Sweep) -> list[str]:
+    """A call of dense_backward."""
+    dw, db, dx = sweep.dw, sweep.db, sweep.dx
+    x, dy, saved = name(sweep.x), name(sweep.dy), name(sweep.saved)
+    w = name(dw) if sweep.w is None else name(sweep.w)  # without dx nobody reads it
     k, m = map(extent, dw.shape)
+    db_text = none(1, dw) if db is None else name(db)
+    dx_text = none(2, dw) if dx is None else name(dx)
     return [
-        *lines,
+        *(empty(name(node), node.shape, node) for node in sweep.members),
         f"work = np.empty(dense_backward_work(len({x}), {k}, {m}), np.{dw.dtype})",
-        f"dense_backward({delta}, {x}, {w}, {delta}, {codes.IDENTITY}, work, "
-        f"{name(dw)}, {b}, {back})",
+        f"dense_backward({dy}, {x}, {w}, {saved}, {codes.ACTIVATIONS[sweep.activation]}, work, "
+        f"{name(dw)}, {db_text}, {dx_text})",
     ]
 
 

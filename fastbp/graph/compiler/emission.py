@@ -181,20 +181,9 @@ def safe(name: str) -> str:
 
 
 # What a generated module imports or names itself.
-RESERVED = {"np", "numba", "inf", "nan", "f32", "f64", "n", "k", "best", "work", "right", "bool"}
-RESERVED |= {
-    "abs",
-    "min",
-    "max",
-    "len",
-    "range",
-    "compiled",
-    "OPTIONS",
-    "larger",
-    "plus",
-    "smaller",
-}
-RESERVED |= {"unlocked", "dense_forward", "dense_forward_work", "dense_backward"}
+RESERVED = {"np", "numba", "inf", "nan", "f32", "f64", "n", "k", "best", "work", "left", "right"}
+RESERVED |= {"abs", "min", "max", "len", "range", "bool", "compiled", "plus", "larger", "smaller"}
+RESERVED |= {"unlocked", "dense_forward", "dense_backward", "dense_forward_work", "OPTIONS"}
 RESERVED |= {"dense_backward_work", *OPERATIONS}
 
 

@@ -13,6 +13,7 @@ from ..shapes import elements
 from ..table import OPERATIONS, Shape
 from ..walk import topological
 from .indexing import Index, is_inline, loop_index, operand_index
+from .layers import Sweep, forwards, sweeps, untransposed
 
 LEAVES = ("variable", "constant", "rows")
 REDUCTIONS = ("sum", "max")
@@ -58,8 +59,10 @@ def is_barrier(node: Node) -> bool:
     return node.op not in LEAVES and not is_inline(node)
 
 
-def needs_arrays(node: Node) -> tuple[Node, ...]:
-    """The operands that must be arrays: those of kernels, and what is read at unknown places."""
+def needs_arrays(node: Node, sweeps: dict[Node, Sweep]) -> Sequence[Node]:
+    """What must be an array for a node: what kernels read, and what is read at unknown places."""
+    if node in sweeps:
+        return sweeps[node].reads
     if node.op == "pick":
         return node.operands[:1]
     if node.op == "matmul":  # its kernels take transposes as they are
@@ -67,16 +70,13 @@ def needs_arrays(node: Node) -> tuple[Node, ...]:
     return node.operands if is_barrier(node) and node.op not in REDUCTIONS else ()
 
 
-def untransposed(node: Node) -> Node:
-    """w for w.T, else the node."""
-    return node.operands[0] if node.op == "transpose" and node.ndim == 2 else node
-
-
 class Plan(NamedTuple):
-    """All nodes in order, those that become arrays, and what several loops need."""
+    """All nodes in order, those that become arrays, the kernels' calls, and what was shared."""
 
     order: list[Node]
     arrays: set[Node]
+    sweeps: dict[Node, Sweep]
+    forwards: dict[Node, Node]
     shared: list[Shared]
 
 
@@ -84,15 +84,17 @@ def plan(outputs: Sequence[Node], memory: str | int, n: int) -> Plan:
     """Choose the arrays of a lowered graph; bytes and operations are counted for n rows."""
     order = topological(outputs)
     arrays = set(outputs) | {node for node in order if is_barrier(node)}
-    arrays |= {operand for node in order for operand in needs_arrays(node)}
+    found = sweeps(order)
+    arrays |= {operand for node in order for operand in needs_arrays(node, found)}
     arrays = {node for node in arrays if node.op not in LEAVES}
     if memory == "recompute":
         chosen: set[Node] = set()
     else:
-        everything = _visit(order, arrays, None, n)
-        limit = sum(one.bytes for one in everything.shared) if memory == "store" else int(memory)
-        chosen = _affordable(everything.shared, limit)
-    return _visit(order, arrays, chosen, n)
+        _, everything = _visit(order, arrays, found, None, n)
+        limit = sum(one.bytes for one in everything) if memory == "store" else int(memory)
+        chosen = _affordable(everything, limit)
+    arrays, shared = _visit(order, arrays, found, chosen, n)
+    return Plan(order, arrays, found, forwards(order), shared)
 
 
 def _affordable(shared: Sequence[Shared], limit: int) -> set[Node]:
@@ -105,7 +107,13 @@ def _affordable(shared: Sequence[Shared], limit: int) -> set[Node]:
     return chosen
 
 
-def _visit(order: Sequence[Node], arrays: set[Node], chosen: set[Node] | None, n: int) -> Plan:
+def _visit(
+    order: Sequence[Node],
+    arrays: set[Node],
+    sweeps: dict[Node, Sweep],
+    chosen: set[Node] | None,
+    n: int,
+) -> tuple[set[Node], list[Shared]]:
     """From the outputs down, each node after all that use it; None chooses every shared one."""
     depth: dict[Node, int] = {}
     for node in order:
@@ -128,7 +136,7 @@ def _visit(order: Sequence[Node], arrays: set[Node], chosen: set[Node] | None, n
         if node in arrays:
             whole = node.operands[0] if node.op in REDUCTIONS else node
             here = {(whole.shape, depth[whole], loop_index(whole.shape))}
-            if is_barrier(node) and node.op not in REDUCTIONS:
+            if node in sweeps or (is_barrier(node) and node.op not in REDUCTIONS):
                 here = set()
         for i, operand in enumerate(node.operands):
             sites[operand] |= {(s, below, operand_index(node, i, at)) for s, below, at in here}
@@ -137,7 +145,7 @@ def _visit(order: Sequence[Node], arrays: set[Node], chosen: set[Node] | None, n
         size = size_of(node.shape, n)
         operations = size * (count - 1) * _work(node, arrays)
         shared.append(Shared(node, count, size * node.dtype.itemsize, operations, stored))
-    return Plan(list(order), arrays, shared)
+    return arrays, shared
 
 
 def _work(node: Node, arrays: set[Node]) -> int:

@@ -13,7 +13,7 @@ from ..table import Shape
 from . import calls, regions
 from .indexing import Index, loop_index
 from .loops import Nest, reads_of, space_of
-from .regions import REDUCTIONS, is_barrier, needs_arrays, untransposed
+from .regions import REDUCTIONS, is_barrier, needs_arrays
 
 
 @dataclass
@@ -35,58 +35,26 @@ class Rows:
 Step = Call | Rows
 
 
-def backwards(order: Sequence[Node]) -> dict[Node, tuple[Node | None, Node | None]]:
-    """For each x.T @ dz the sum of dz and dz @ w.T that the same sweep can write: (db, dx)."""
-    found: dict[Node, tuple[Node | None, Node | None]] = {}
-    products = [node for node in order if node.op == "matmul"]
-    for dw in products:
-        left, dz = dw.operands
-        x = untransposed(left)
-        if x is left or untransposed(dz) is not dz:
-            continue
-        dx = next((p for p in products if _is_dx(p, dw, x)), None)
-        db = next((s for s in order if s.op == "sum" and _is_db(s, dz)), None)
-        taken = {node for pair in found.values() for node in pair}
-        members = [node for node in (dw, db, dx) if node is not None and node not in taken]
-        needed = [x, dz, *([untransposed(dx.operands[1])] if dx is not None else [])]
-        if max(node.number for node in needed) < min(node.number for node in members):
-            found[dw] = (db if db in members else None, dx if dx in members else None)
-    return found
-
-
-def _is_dx(product: Node, dw: Node, x: Node) -> bool:
-    dz, right = product.operands
-    w = untransposed(right)
-    return (
-        dz is dw.operands[1] and w is not right and w.shape == dw.shape and product.shape == x.shape
-    )
-
-
-def _is_db(total: Node, dz: Node) -> bool:
-    return total.operands[0] is dz and total.parameters == (("axes", (0,)), ("keepdims", False))
-
-
 def schedule(plan: regions.Plan) -> list[Step]:
     """Nests and calls, each after what it reads; nests of one space and level are one nest."""
     roots = [node for node in plan.order if node in plan.arrays]
-    joined = backwards(plan.order)
-    leader = {m: dw for dw, pair in joined.items() for m in (dw, *pair) if m is not None}
+    written_by_others = set(plan.forwards.values())
     reads: dict[Node, Any] = {}
     level: dict[Node, int] = {}
     single: list[tuple[int, Call]] = []
     nests: dict[tuple[int, Shape], Nest] = {}
     for root in roots:
-        if root in level:
+        if root in level or root in written_by_others:
             continue
-        if root in leader or (is_barrier(root) and root.op not in REDUCTIONS):
-            call = _call(root, leader, joined)
+        if root in plan.sweeps or (is_barrier(root) and root.op not in REDUCTIONS):
+            call = _call(root, plan)
             at = max((level[r] + 1 for r in call.reads if r in level), default=0)
             single.append((at, call))
             level |= dict.fromkeys(call.roots, at)
             continue
         reads[root] = reads_of(root, plan.arrays)
         space = space_of(root)
-        at = max((level[r] + _waits(r, i, space, leader) for r, i in reads[root]), default=0)
+        at = max((level[r] + _waits(r, i, space) for r, i in reads[root]), default=0)
         level[root] = at
         nest = nests.setdefault((at, space), Nest(space, [], set()))
         nest.roots.append(root)
@@ -97,21 +65,20 @@ def schedule(plan: regions.Plan) -> list[Step]:
     return _rows([step for _, _, step in steps])
 
 
-def _call(root: Node, leader: dict[Node, Node], joined: dict[Node, Any]) -> Call:
-    dw = leader.get(root)
-    if dw is None:
-        reads = set(needs_arrays(root))
-        return Call([root], reads, lambda name: calls.CALLS[root.op](name, root))
-    db, dx = joined[dw]
-    members = [node for node in (dw, db, dx) if node is not None]
-    reads = {untransposed(o) for node in members for o in node.operands}
-    return Call(members, reads, lambda name: calls.backward(name, dw, db, dx))
+def _call(root: Node, plan: regions.Plan) -> Call:
+    sweep = plan.sweeps.get(root)
+    if sweep is not None:
+        return Call(sweep.members, set(sweep.reads), lambda name: calls.backward(name, sweep))
+    reads = set(needs_arrays(root, plan.sweeps))
+    z = plan.forwards.get(root)
+    if z is not None:
+        return Call([root, z], reads, lambda name: calls.dense(name, root, z))
+    return Call([root], reads, lambda name: calls.CALLS[root.op](name, root))
 
 
-def _waits(root: Node, at: Index, space: Shape, leader: dict[Node, Node]) -> int:
+def _waits(root: Node, at: Index, space: Shape) -> int:
     """0 for an array that the same nest may compute: element by element, at the same index."""
-    loop = is_barrier(root) or root in leader or root.op in REDUCTIONS
-    return int(loop or root.shape != space or at != loop_index(space))
+    return int(is_barrier(root) or root.shape != space or at != loop_index(space))
 
 
 def _rows(steps: Iterable[Any]) -> list[Step]:
