@@ -1,5 +1,6 @@
 """What the compiler sees: dense layers found, operations without a loop of their own spelt out."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,11 +8,15 @@ from ...kernels import codes
 from .. import functions as f
 from ..node import Node, build
 from ..rewriting import rebuilt, simplify
+from ..walk import topological
+
+PLAIN = (("activation", "identity"),)
 
 
 def lowered(outputs: Sequence[Node]) -> list[Node]:
     """The outputs simplified, and all nodes in terms that the compiler has loops or kernels for."""
-    return rebuilt(simplify(outputs), {}, lower)  # simplified again, a softmax would be one again
+    # Simplified after this, a softmax would be one again.
+    return with_activations(rebuilt(simplify(outputs), {}, lower))
 
 
 def lower(node: Node) -> Node:
@@ -56,12 +61,22 @@ def add(node: Node) -> Node:
     return node
 
 
-def activation(node: Node) -> Node:
-    """f(dense) is a dense layer."""
-    (z,) = node.operands
-    if z.op == "dense" and z.parameters == (("activation", "identity"),):
-        return build("dense", z.operands, activation=node.op)
-    return node
+def with_activations(outputs: Sequence[Node]) -> list[Node]:
+    """f(z) of a layer z in one node, where nothing else needs z or the kernel can write both."""
+    order = topological(outputs)
+    uses = Counter(operand for node in order for operand in node.operands)
+    uses.update(outputs)
+    new: dict[Node, Node] = {}
+    for node in order:
+        operands = tuple(new[operand] for operand in node.operands)
+        z = operands[0] if operands else node
+        same = operands == node.operands
+        new[node] = node if same else build(node.op, operands, **dict(node.parameters))
+        code = codes.ACTIVATIONS.get(node.op)
+        layer = code is not None and z.op == "dense" and z.parameters == PLAIN
+        if layer and (uses[node.operands[0]] == 1 or code in codes.KEEPS_Z):
+            new[node] = build("dense", z.operands, activation=node.op)
+    return [new[node] for node in outputs]
 
 
 def stop_gradient(node: Node) -> Node:
@@ -75,4 +90,4 @@ LOWER: dict[str, Any] = {
     "matmul": matmul,
     "add": add,
     "stop_gradient": stop_gradient,
-} | dict.fromkeys(codes.ACTIVATIONS.keys() - {"identity"}, activation)
+}

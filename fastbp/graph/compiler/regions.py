@@ -83,8 +83,9 @@ class Plan(NamedTuple):
 def plan(outputs: Sequence[Node], memory: str | int, n: int) -> Plan:
     """Choose the arrays of a lowered graph; bytes and operations are counted for n rows."""
     order = topological(outputs)
-    arrays = set(outputs) | {node for node in order if is_barrier(node)}
     found = sweeps(order)
+    order = reached(outputs, found)
+    arrays = set(outputs) | {node for node in order if is_barrier(node)}
     arrays |= {operand for node in order for operand in needs_arrays(node, found)}
     arrays = {node for node in arrays if node.op not in LEAVES}
     if memory == "recompute":
@@ -95,6 +96,18 @@ def plan(outputs: Sequence[Node], memory: str | int, n: int) -> Plan:
         chosen = _affordable(everything, limit)
     arrays, shared = _visit(order, arrays, found, chosen, n)
     return Plan(order, arrays, found, forwards(order), shared)
+
+
+def reached(outputs: Sequence[Node], sweeps: dict[Node, Sweep]) -> list[Node]:
+    """The nodes that are computed: what lies between a kernel and what it reads is not."""
+    stack, seen = list(outputs), set()
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            sweep = sweeps.get(node)
+            stack += node.operands if sweep is None else [*sweep.reads, *sweep.members]
+    return sorted(seen, key=lambda node: node.number)
 
 
 def _affordable(shared: Sequence[Shared], limit: int) -> set[Node]:
@@ -117,7 +130,8 @@ def _visit(
     """From the outputs down, each node after all that use it; None chooses every shared one."""
     depth: dict[Node, int] = {}
     for node in order:
-        depth[node] = max((depth[o] + is_barrier(o) for o in node.operands), default=0)
+        below = sweeps[node].reads if node in sweeps else node.operands
+        depth[node] = max((depth[o] + is_barrier(o) for o in below), default=0)
     sites: dict[Node, set[Site]] = {node: set() for node in order}
     arrays, found = set(arrays), []
     for node in reversed(order):
@@ -133,12 +147,12 @@ def _visit(
                 if stored:
                     arrays.add(node)
         here = sites[node]
-        if node in arrays:
+        if node in sweeps or (is_barrier(node) and node.op not in REDUCTIONS):
+            here = set()  # a kernel
+        elif node in arrays:
             whole = node.operands[0] if node.op in REDUCTIONS else node
             here = {(whole.shape, depth[whole], loop_index(whole.shape))}
-            if node in sweeps or (is_barrier(node) and node.op not in REDUCTIONS):
-                here = set()
-        for i, operand in enumerate(node.operands):
+        for i, operand in enumerate(node.operands if here else ()):
             sites[operand] |= {(s, below, operand_index(node, i, at)) for s, below, at in here}
     shared = []
     for node, count, stored in found:

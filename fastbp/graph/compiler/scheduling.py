@@ -38,13 +38,14 @@ Step = Call | Rows
 def schedule(plan: regions.Plan) -> list[Step]:
     """Nests and calls, each after what it reads; nests of one space and level are one nest."""
     roots = [node for node in plan.order if node in plan.arrays]
-    written_by_others = set(plan.forwards.values())
+    writer = {z: y for y, z in plan.forwards.items()}
     reads: dict[Node, Any] = {}
     level: dict[Node, int] = {}
     single: list[tuple[int, Call]] = []
     nests: dict[tuple[int, Shape], Nest] = {}
     for root in roots:
-        if root in level or root in written_by_others:
+        root = writer.get(root, root)
+        if root in level:
             continue
         if root in plan.sweeps or (is_barrier(root) and root.op not in REDUCTIONS):
             call = _call(root, plan)
