@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import shapes
-from .node import Node, apply, check_shape, rows
+from .node import Node, apply, check_shape, constant, rows
 from .shapes import normalize
 
 
@@ -265,8 +265,11 @@ def reshape(x: Any, shape: Any) -> Any:
 
 
 def broadcast(x: Any, shape: Any) -> Any:
-    """x repeated to a shape, as in NumPy; None is the batch size."""
-    return apply("broadcast", x, shape=check_shape("broadcast", shape))
+    """x repeated to a shape, as in NumPy; None is the batch size, and the result then a node."""
+    sizes = check_shape("broadcast", shape)
+    if None in sizes and not isinstance(x, Node):
+        x = constant(x)
+    return apply("broadcast", x, shape=sizes)
 
 
 def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:

@@ -134,6 +134,7 @@ def test_pickle_in_another_process_needs_no_shared_state():
         (y @ y, ()),
         (graph.reshape(x, (None, 3, 1)), (None, 3, 1)),
         (graph.broadcast(y, (None, 4)), (None, 4)),
+        (graph.broadcast(np.ones(3), (None, 3)), (None, 3)),
         (graph.sum(x), ()),
         (graph.sum(x, axis=0, keepdims=True), (1, 3)),
         (graph.mean(x, axis=-1), (None,)),

@@ -1,22 +1,23 @@
 """Lines of generated code that are no fused loop: kernels of dense layers, changes of shape."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from ...kernels import codes
 from ..node import Node
-from ..table import Shape
 from .indexing import key_index, loop_index, parameter
 from .layers import Sweep, untransposed
 from .loops import extent, stack_loops
 
-Names = Callable[[Node], str]
 
+class Names(Protocol):
+    """What a writer knows of nodes: the name of each array, and a line that makes it."""
 
-def empty(name: str, shape: Shape, node: Node, how: str = "empty") -> str:
-    """A line that makes an array."""
-    sizes = ", ".join(map(extent, shape))
-    comma = "," if len(shape) == 1 else ""
-    return f"{name} = np.{how}(({sizes}{comma}), np.{node.dtype})"
+    def __call__(self, node: Node) -> str:
+        """The array's name."""
+
+    def make(self, node: Node) -> str:
+        """A line that makes it."""
 
 
 def none(ndim: int, node: Node) -> str:
@@ -28,17 +29,17 @@ def dense(name: Names, node: Node, z: Node | None = None) -> list[str]:
     """y = f(x @ w + b) by the forward kernel, and z where it is wanted."""
     x, w, *b = node.operands
     code = codes.ACTIVATIONS[parameter(node, "activation")]
-    make = [] if z is None else [empty(name(z), z.shape, z)]
+    make = [] if z is None else [name.make(z)]
     bias, kept = name(b[0]) if b else none(1, node), none(2, node) if z is None else name(z)
-    return [*make, *forward(name(node), name(x), name(w), bias, code, node, kept)]
+    return [*make, *forward(name, node, name(x), name(w), bias, code, kept)]
 
 
-def forward(y: str, x: str, w: str, b: str, code: int, node: Node, z: str = "") -> list[str]:
+def forward(name: Names, node: Node, x: str, w: str, b: str, code: int, z: str) -> list[str]:
     """A call of dense_forward."""
     return [
-        empty(y, node.shape, node),
+        name.make(node),
         f"work = np.empty(dense_forward_work(len({x}), *{w}.shape), np.{node.dtype})",
-        f"dense_forward({x}, {w}, {b}, {code}, work, {z or none(2, node)}, {y})",
+        f"dense_forward({x}, {w}, {b}, {code}, work, {z}, {name(node)})",
     ]
 
 
@@ -51,7 +52,7 @@ def matmul(name: Names, node: Node) -> list[str]:
             lines.append(f"{side} = np.ascontiguousarray({name(plain)}.T)")
         texts.append(name(operand) if plain is operand else side)
     left, right = texts
-    return [*lines, *forward(name(node), left, right, none(1, node), codes.IDENTITY, node)]
+    return [*lines, *forward(name, node, left, right, none(1, node), codes.IDENTITY, none(2, node))]
 
 
 def backward(name: Names, sweep: Sweep) -> list[str]:
@@ -63,7 +64,7 @@ def backward(name: Names, sweep: Sweep) -> list[str]:
     db_text = none(1, dw) if db is None else name(db)
     dx_text = none(2, dw) if dx is None else name(dx)
     return [
-        *(empty(name(node), node.shape, node) for node in sweep.members),
+        *(name.make(node) for node in sweep.members),
         f"work = np.empty(dense_backward_work(len({x}), {k}, {m}), np.{dw.dtype})",
         f"dense_backward({dy}, {x}, {w}, {saved}, {codes.ACTIVATIONS[sweep.activation]}, work, "
         f"{name(dw)}, {db_text}, {dx_text})",
@@ -79,7 +80,7 @@ def reshape(name: Names, node: Node) -> list[str]:
 def concatenate(name: Names, node: Node) -> list[str]:
     """Parts one after the other."""
     axis, begin = parameter(node, "axis"), 0
-    lines = [empty(name(node), node.shape, node)]
+    lines = [name.make(node)]
     for part in node.operands:
         size = part.shape[axis]
         assert size is not None
@@ -97,7 +98,8 @@ def place(name: Names, node: Node) -> list[str]:
     read = f"{name(g)}[{', '.join(at)}]" if at else name(g)
     loops = [axis for axis, size in enumerate(g.shape) if size != 1]
     return [
-        empty(name(node), node.shape, node, "zeros"),
+        name.make(node),
+        f"{name(node)}[:] = 0",
         *stack_loops(
             [f"i{axis}" for axis in loops],
             [extent(g.shape[axis]) for axis in loops],
@@ -126,7 +128,7 @@ def argmax(name: Names, node: Node) -> list[str]:
         "        best = k",
         write,
     ]
-    make = [empty(name(node), node.shape, node)] if kept else []
+    make = [name.make(node)] if kept else []
     sizes = [extent(x.shape[i]) for i in outer]
     return [*make, *stack_loops(kept, sizes, body, lambda depth: [], lambda depth: [])]
 

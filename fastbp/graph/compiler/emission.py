@@ -10,8 +10,9 @@ import numpy as np
 
 from ..evaluation import name_of
 from ..node import Node
-from ..table import OPERATIONS
-from . import calls, regions
+from ..table import OPERATIONS, Shape
+from . import regions
+from .arena import Arena
 from .indexing import Index, loop_index, parameter
 from .loops import Body, Nest, extent, gathered, indented, stack_loops, start
 from .regions import REDUCTIONS
@@ -27,7 +28,7 @@ class Writer:
         self.constants: dict[str, Any] = {}
         self.names: dict[Node, str] = {}
         self.rows: set[Node] = set()  # arrays of one row, which their loop alone needs
-        self.flat: set[Node] | None = None
+        self.arena = Arena()
         self.count = 0
         self.unlocked: set[Node] = set()
         for node in plan.order:
@@ -48,7 +49,7 @@ class Writer:
         self.count += 1
         return f"v{self.count}"
 
-    def array(self, node: Node) -> str:
+    def __call__(self, node: Node) -> str:
         """The name of an array for a kernel."""
         if node.op == "constant":
             return f"{self.constant(node)}.copy()"
@@ -71,15 +72,10 @@ class Writer:
             value = parameter(node, "value")
             if value.size == 1:
                 return literal(value.reshape(-1)[0], node.dtype)
-            if self.flat is not None and at == ("k",):
-                return f"{self.constant(node)}.flat[k]"
             return f"{self.constant(node)}[{', '.join(at)}]"
         name = self.names[node]
         if not node.shape:
             return name
-        if self.flat is not None and at == ("k",):
-            self.flat.add(node)
-            return f"{name}_flat[k]"
         if node in self.rows:
             at = at[1:]
             return name if not set(at) - {"0"} else f"{name}[{', '.join(at)}]"
@@ -90,10 +86,12 @@ class Writer:
         lines: list[str] = []
         for i, step in enumerate(self.steps):
             if isinstance(step, Call):
-                lines += step.lines(self.array)
+                lines += step.lines(self)
             else:
                 lines += self.write_rows(i, step)
-        return lines
+            for node in [n for n in self.arena.taken if max(self.readers.get(n, {i})) <= i]:
+                self.arena.give(node)
+        return [*self.arena.lines(), *lines]
 
     def write_rows(self, number: int, rows: Rows) -> list[str]:
         """One loop over rows, with all nests within."""
@@ -122,7 +120,7 @@ class Writer:
         after: dict[int, list[str]] = {}
         makes: list[str] = []
         for root in nest.roots:
-            makes += self.make(root)
+            makes += self.made(root)
             if root.op not in REDUCTIONS:
                 text = body.value(root, at, nest.roots)
                 if root.shape:
@@ -162,16 +160,25 @@ class Writer:
             return tuple("0" if axis in gone else t for axis, t in enumerate(at))
         return tuple(t for axis, t in enumerate(at) if axis not in gone)
 
-    def make(self, root: Node) -> list[str]:
-        """A line that allocates an array, if it is one."""
-        if not root.shape:
-            return []
+    def make(self, node: Node) -> str:
+        """A line that makes an array: memory of its own for outputs, a part of all for others."""
+        if node in self.outputs:
+            return f"{self.names[node]} = np.empty({sizes(node.shape)}, np.{node.dtype})"
+        return f"{self.names[node]} = {self.arena.take(node)}.reshape({sizes(node.shape)})"
+
+    def made(self, root: Node) -> list[str]:
+        """The line that makes an array, if it is one: not for numbers, in rows or alone."""
         if root not in self.rows:
-            return [calls.empty(self.names[root], root.shape, root)]
+            return [self.make(root)] if root.shape else []
         rest = root.shape[1:]
         if all(size == 1 for size in rest):
             return []
-        return [calls.empty(self.names[root], rest, root)]
+        return [f"{self.names[root]} = np.empty({sizes(rest)}, np.{root.dtype})"]
+
+
+def sizes(shape: Shape) -> str:
+    """A shape in generated code."""
+    return f"({', '.join(map(extent, shape))}{',' if len(shape) == 1 else ''})"
 
 
 def safe(name: str) -> str:
@@ -183,6 +190,7 @@ def safe(name: str) -> str:
 # What a generated module imports or names itself.
 RESERVED = {"np", "numba", "inf", "nan", "f32", "f64", "n", "k", "best", "work", "left", "right"}
 RESERVED |= {"abs", "min", "max", "len", "range", "bool", "compiled", "plus", "larger", "smaller"}
+RESERVED |= {"memory_float32", "memory_float64", "memory_int64", "memory_bool"}
 RESERVED |= {"unlocked", "dense_forward", "dense_backward", "dense_forward_work", "OPTIONS"}
 RESERVED |= {"dense_backward_work", *OPERATIONS}
 
@@ -205,7 +213,7 @@ def function_text(
     names = {node: safe(name_of(node)) for node in inputs}
     results = []
     for i, node in enumerate(outputs):
-        text = writer.array(node) if node.shape else writer.read(node, ())
+        text = writer(node) if node.shape else writer.read(node, ())
         again = node in outputs[:i] and node.op != "constant"  # whose name is a copy already
         results.append(
             f"{text}.copy()" if node.shape and (again or node.op == "variable") else text

@@ -176,7 +176,7 @@ def test_store_or_recompute(memory, exponentials, arrays, agree):
     outputs = list(shared())
     text = body(outputs, [x], memory=memory)
     assert text.count(" exp(") == exponentials
-    assert text.count("exp_1 = np.empty") == arrays
+    assert text.count("exp_1 = memory_float64") == arrays
     agree(outputs, {x: X}, memory=memory)
 
 
