@@ -45,7 +45,7 @@ NETWORKS = [
 @pytest.mark.parametrize(
     ("name", "activation", "sizes", "loss", "expression"), NETWORKS, ids=["two layers", "four"]
 )
-def test_gradients_of_a_network(name, activation, sizes, loss, expression):
+def test_gradients_of_a_network(name, activation, sizes, loss, expression, agree):
     rng = np.random.default_rng(3)
     n = 11
     data, target = rng.normal(size=(n, sizes[0])), rng.random((n, sizes[-1]))
@@ -70,6 +70,7 @@ def test_gradients_of_a_network(name, activation, sizes, loss, expression):
     got = graph.evaluate([node, *graph.gradient(node, parameters)], fed)
     for a, b in zip(got, [value, *dws, *dbs], strict=True):
         np.testing.assert_allclose(a, b, **CLOSE)
+    agree([node, *graph.gradient(node, parameters)], fed)
     number, numbers = graph.value_and_gradient(node, parameters, fed)
     for a, b in zip([number, *numbers], got, strict=True):
         np.testing.assert_allclose(a, b, **CLOSE)
@@ -107,7 +108,7 @@ def test_every_loss_is_here():
 @pytest.mark.parametrize("name", ROWS)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("scale", [1.0, 300.0])  # exp(300 z) overflows
-def test_losses(name, weighted, scale):
+def test_losses(name, weighted, scale, agree):
     rng = np.random.default_rng(4)
     n, m = 6, 4
     z, t = scale * rng.normal(size=(n, m)), rng.random((n, m))
@@ -125,8 +126,8 @@ def test_losses(name, weighted, scale):
     weight = graph.variable("s", (None,))
     loss = f.sum(weight * row) / f.sum(weight) if weighted else f.mean(row)
     (stable,) = graph.simplify([loss])
-    got = graph.evaluate(
-        [stable, graph.gradient(loss, y)], {y: z, target: t, weight: s if weighted else np.ones(n)}
-    )
+    fed = {y: z, target: t} | ({weight: s} if weighted else {})
+    agree([stable, graph.gradient(loss, y)], fed)
+    got = graph.evaluate([stable, graph.gradient(loss, y)], fed)
     np.testing.assert_allclose(got[0], value, rtol=1e-12)
     np.testing.assert_allclose(got[1], dz, rtol=1e-12, atol=1e-15)

@@ -173,15 +173,14 @@ def load(text: str) -> ModuleType:
 
 def _file_of(text: str, name: str) -> Path:
     """The file of a text, in the cache folder or, where that cannot be written, a temporary one."""
-    for folder in (cache_folder() / "graph", Path(tempfile.gettempdir()) / f"fastbp-{os.getpid()}"):
-        path = folder / name
-        try:
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                folder.mkdir(parents=True, exist_ok=True)
-                part = folder / f"{name}.{os.getpid()}"
-                part.write_text(text, encoding="utf-8")
-                part.replace(path)  # another process sees all of it or nothing
-            return path
-        except OSError as fault:
-            last = fault
-    raise last
+    path = cache_folder() / "graph" / name
+    try:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(f".{os.getpid()}")
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)  # another process sees all of it or nothing
+    except OSError:  # every process then compiles anew
+        path = Path(tempfile.mkdtemp(prefix="fastbp-graph-")) / name
+        path.write_text(text, encoding="utf-8")
+    return path

@@ -95,24 +95,21 @@ class Writer:
 
     def write_rows(self, number: int, rows: Rows) -> list[str]:
         """One loop over rows, with all nests within."""
-        inside = [(nest, root) for nest in rows.nests for root in nest.roots]
-        alone = len(rows.nests) == 1 or 0 not in rows.nests[0].axes
-        for nest, root in inside:
-            private = root not in self.outputs and self.readers.get(root, set()) <= {number}
-            if private and not alone and nest.kept(root)[0]:
-                self.rows.add(root)
+        first = rows.nests[0]
+        for nest in rows.nests if len(rows.nests) > 1 else ():
+            for root in nest.roots:
+                private = root not in self.outputs and self.readers.get(root, set()) <= {number}
+                if private and nest.kept(root)[0]:
+                    self.rows.add(root)
         before, body, after = list[str](), list[str](), list[str]()
         for nest in rows.nests:
-            pre, inner, post = self.write_nest(nest, private_row=not alone)
+            pre, inner, post = self.write_nest(nest)
             before, body, after = before + pre, body + inner, after + post
-        if not rows.nests[0].axes:
-            return [*before, *body, *after]
-        head = f"for i0 in range({extent(rows.nests[0].space[0])}):"
-        if 0 not in rows.nests[0].axes:
-            return [*before, *body, *after]
-        return [*before, head, *indented(body), *after]
+        if 0 in first.axes:
+            body = [f"for i0 in range({extent(first.space[0])}):", *indented(body)]
+        return [*before, *body, *after]
 
-    def write_nest(self, nest: Nest, private_row: bool) -> tuple[list[str], ...]:
+    def write_nest(self, nest: Nest) -> tuple[list[str], ...]:
         """Lines before the loop over rows, within it, and after it."""
         body = Body(self.plan.arrays, self.read, self.fresh)
         at = loop_index(nest.space)
@@ -123,10 +120,7 @@ class Writer:
             makes += self.made(root)
             if root.op not in REDUCTIONS:
                 text = body.value(root, at, nest.roots)
-                if root.shape:
-                    body.lines.append(f"{self.read(root, at)} = {text}")
-                else:
-                    body.lines.append(f"{self.names[root]} = {text}")
+                body.lines.append(f"{self.read(root, at)} = {text}")
                 continue
             term = body.value(root.operands[0], at, nest.roots)
             settled = nest.settled(root)

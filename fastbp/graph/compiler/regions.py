@@ -20,9 +20,7 @@ REDUCTIONS = ("sum", "max")
 # Operations that cost about as much as ten additions: an exponential, a logarithm, a division.
 COSTLY = {"exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "erf", "power", "divide"}
 COSTLY |= {"tanh", "sigmoid", "softplus", "elu", "silu", "gelu", "gelu_tanh"}
-Site = tuple[
-    Shape, int, Index
-]  # a loop nest: its space, how many barriers lie below, and the index
+Site = tuple[Shape, int, Index]  # loops: their space, how many barriers lie below; the index
 
 
 class Shared(NamedTuple):
