@@ -78,7 +78,7 @@ class Writer:
             return name
         if node in self.rows:
             at = at[1:]
-            return name if not set(at) - {"0"} else f"{name}[{', '.join(at)}]"
+            return name if is_number(node.shape[1:]) else f"{name}[{', '.join(at)}]"
         return f"{name}[{', '.join(at)}]"
 
     def write(self) -> list[str]:
@@ -165,9 +165,13 @@ class Writer:
         if root not in self.rows:
             return [self.make(root)] if root.shape else []
         rest = root.shape[1:]
-        if all(size == 1 for size in rest):
-            return []
-        return [f"{self.names[root]} = np.empty({sizes(rest)}, np.{root.dtype})"]
+        made = f"{self.names[root]} = np.empty({sizes(rest)}, np.{root.dtype})"
+        return [] if is_number(rest) else [made]
+
+
+def is_number(row: Shape) -> bool:
+    """Whether a row of an array has one place: a number then."""
+    return all(size == 1 for size in row)
 
 
 def sizes(shape: Shape) -> str:

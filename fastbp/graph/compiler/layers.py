@@ -55,7 +55,7 @@ def sweeps(order: Sequence[Node]) -> dict[Node, Sweep]:
         dx = next((p for p in products if _is_dx(p, dw, x) and p not in found), None)
         db = next((s for s in order if _is_db(s, dz) and s not in found), None)
         w = untransposed(dx.operands[1]) if dx is not None else None
-        dy, saved, activation = _origin(dz, x, w, layers)
+        dy, saved, activation = _origin(dz, layers)
         sweep = Sweep(dw, db, dx, x, w, dy, saved, activation)
         # Nothing that the call reads may need what it writes.
         if max(n.number for n in sweep.reads) < min(n.number for n in sweep.members):
@@ -75,11 +75,11 @@ def _is_db(total: Node, dz: Node) -> bool:
     return total.op == "sum" and total.operands == (dz,) and total.parameters == whole
 
 
-def _origin(dz: Node, x: Node, w: Node | None, layers: Sequence[Node]) -> tuple[Node, Node, str]:
-    """(dy, saved, activation) of dz = dy * f'(z) for a layer of this x and w, else dz itself."""
+def _origin(dz: Node, layers: Sequence[Node]) -> tuple[Node, Node, str]:
+    """(dy, saved, activation) of dz = dy * f'(z) for one of the layers, else dz itself."""
     for y in layers:
         activation = dict(y.parameters)["activation"]
-        if activation == "identity" or y.operands[0] is not x or w not in (None, y.operands[1]):
+        if activation == "identity":
             continue
         z = _pre_activation(y, layers)
         keeps_z = codes.ACTIVATIONS[activation] in codes.KEEPS_Z

@@ -134,6 +134,14 @@ def test_rows_are_shared_and_what_they_keep_is_a_row_long():
     assert text.count("exp(") == 1
 
 
+def test_one_place_of_a_row_is_no_number(agree):
+    rows = graph.sin(x)
+    y = graph.exp(graph.sum(rows, axis=1)) * rows[:, 0] * rows[:, 2]
+    text = body([graph.sum(y)], [x])
+    assert "sin_1 = np.empty((3,)" in text
+    agree([graph.sum(y)], {x: X})
+
+
 def test_value_and_derivative_share_what_they_compute():
     y = graph.exp(graph.sin(x))
     loss = graph.sum(y)

@@ -62,6 +62,13 @@ def test_a_layer_whose_weights_come_from_its_own_gradient(agree):
     agree([again, *graph.vjp(again, [x, w], g)], {v: FEED[v] for v in (x, w, g)})
 
 
+def test_what_a_call_reads_comes_before_it(agree):
+    dz = graph.sin(g)
+    dw = x.T @ dz
+    dx = dz @ (w - dw).T  # has the form of the dx of that dw, and needs it
+    agree([dw, dx, graph.sum(dz, axis=0)], {v: FEED[v] for v in (x, w, g)})
+
+
 def test_products_with_transposes(agree):
     outputs = [x @ w, w.T @ x.T, x @ x.T, x.T @ x, (x @ w).T @ (x @ w), w.T @ w]
     agree(outputs, {v: FEED[v] for v in (x, w)})
