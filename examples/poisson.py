@@ -9,6 +9,7 @@ follow from least squares on the equation. f is chosen so that u = sin(pi x) sin
 
 import sys
 import time
+from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import minimize
@@ -17,8 +18,7 @@ from fastbp import graph
 
 SIZES = (2, 16, 16, 1)
 POINTS = 16  # along each side
-EDGES = list(zip(SIZES, SIZES[1:], strict=False))
-SHAPES = [shape for k, m in EDGES for shape in ((k, m), (m,))]  # w, b of each layer
+SHAPES = [shape for k, m in pairwise(SIZES) for shape in ((k, m), (m,))]  # w, b of each layer
 
 
 def solution(points):

@@ -125,8 +125,9 @@ def check_influence(order: Sequence[Node], y: Node, xs: Sequence[Node], unused: 
         raise ValueError(no_derivative(y) if stops else f"{label(y)} is {y.dtype}, no float type")
     if unused == "zeros":
         return
+    useful = leading(order, [y])
     for x in xs:
-        if y in influenced(order, [x]):
+        if x in useful:
             continue
         stopped = _stops(order, x)
         why = f" but through {stopped.op}, and {_why(stopped)}" if stopped is not None else ""
@@ -165,16 +166,23 @@ class Sweep(NamedTuple):
 
 def prepared(y: Any, xs: list[Node], unused: str) -> Sweep:
     """The output simplified, its nodes in order, and those that carry gradients."""
-    if not isinstance(y, Node):
-        raise TypeError(f"y: expected a node, got {type(y).__name__}")
+    check_node("y", y)
     (y,) = simplify([y], keep=xs)
     order = topological([y])
     check_influence(order, y, xs, unused)
     return Sweep(y, xs, order, influenced(order, xs))
 
 
-def _scalar(y: Any) -> None:
-    if isinstance(y, Node) and y.shape != ():
+def check_node(name: str, node: Any) -> None:
+    """Raise TypeError for what is no node."""
+    if not isinstance(node, Node):
+        raise TypeError(f"{name}: expected a node, got {type(node).__name__}")
+
+
+def check_scalar(y: Any) -> None:
+    """Raise unless y is a node of shape ()."""
+    check_node("y", y)
+    if y.shape != ():
         raise ValueError(
             f"y: expected a number, got shape {y.shape}; graph.sum(y) has a gradient, "
             "graph.jacobian(y, x) has all derivatives, graph.vjp(y, xs, v) those of sum(v * y)"
@@ -211,7 +219,7 @@ def gradient(y: Node, xs: Nodes, *, unused: str = "raise") -> Any:
     >>> print(dy, graph.gradient(dy, x), sep="; ")
     3.0 * x ** 2.0; 3.0 * (2.0 * x)
     """
-    _scalar(y)
+    check_scalar(y)
     return vjp(y, xs, 1.0, unused=unused)
 
 
@@ -237,13 +245,13 @@ def vjp(y: Node, xs: Nodes, v: Any, *, unused: str = "raise") -> Any:
     """
     wanted = as_list("xs", xs)
     y, _, order, reached = prepared(y, wanted, unused)
-    table = symbols(order, reached, {y: _seed("v", v, y)} if y in reached else {})
+    table = symbols(order, reached, {y: seed_of("v", v, y)} if y in reached else {})
     found = [table[x] if x in table else zeros(x) for x in wanted]
     results = simplify(found, keep=wanted)
     return results[0] if isinstance(xs, Node) else results
 
 
-def _seed(name: str, v: Any, y: Node) -> Node:
+def seed_of(name: str, v: Any, y: Node) -> Node:
     """A given vector as a node of the shape and dtype of y."""
     seed = v if isinstance(v, Node) else constant(v, y.dtype)
     if seed.shape != y.shape or seed.dtype != y.dtype:
@@ -285,7 +293,7 @@ def value_and_gradient(
     >>> slope == 2**50
     np.True_
     """
-    _scalar(y)
+    check_scalar(y)
     wanted = as_list("xs", xs)
     given, n = check_feed(topological([y, *wanted]), {} if feed is None else feed)
     y, _, order, reached = prepared(y, wanted, unused)

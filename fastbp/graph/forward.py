@@ -14,15 +14,16 @@ from . import functions as f
 from .derivatives import (
     Nodes,
     Table,
-    _scalar,
-    _seed,
     check_influence,
+    check_node,
+    check_scalar,
     flows,
     gradient,
     influenced,
     leading,
     no_derivative,
     prepared,
+    seed_of,
     sum_to,
     symbols,
     vjp,
@@ -91,7 +92,7 @@ def jvp(ys: Nodes, xs: Nodes, vs: Any, *, unused: str = "raise") -> Any:
     directions = [vs] if isinstance(xs, Node) else list(vs)
     if len(directions) != len(inputs):
         raise ValueError(f"vs: expected {len(inputs)} directions, got {len(directions)}")
-    tangents = {x: _seed("vs", v, x) for x, v in zip(inputs, directions, strict=True)}
+    tangents = {x: seed_of("vs", v, x) for x, v in zip(inputs, directions, strict=True)}
     simple = simplify(wanted, keep=inputs)
     order = topological(simple)
     for y in simple:
@@ -120,7 +121,8 @@ def taylor(y: Node, x: Node, v: Any, order: int) -> list[Node]:
     >>> [float(d) for d in graph.evaluate(graph.taylor(x**3, x, 1.0, 4), {x: 2.0})]
     [8.0, 12.0, 12.0, 6.0, 0.0]
     """
-    direction = f.stop_gradient(_seed("v", v, x))
+    check_node("x", x)
+    direction = f.stop_gradient(seed_of("v", v, x))
     found = [y]
     for k in range(check_count("order", order, 0)):
         found.append(jvp(found[-1], x, direction, unused="zeros" if k else "raise"))
@@ -198,6 +200,8 @@ def jacobian(y: Node, x: Node, *, batch: bool = False, unused: str = "raise") ->
     array([[[4., 3.],
             [6., 0.]]])
     """
+    check_node("y", y)
+    check_node("x", x)
     rows = _known_size("y", y, batch)
     if batch:
         _known_size("x", x, batch)
@@ -246,8 +250,10 @@ def hessian(y: Node, x: Node, *, batch: bool = False, unused: str = "raise") -> 
     array([[8., 6.],
            [6., 0.]])
     """
+    check_node("y", y)
+    check_node("x", x)
     if not batch:
-        _scalar(y)
+        check_scalar(y)
     elif y.shape != (None,):
         raise ValueError(f"y: batch=True expects shape (None,), got {y.shape}")
     one = f.broadcast(constant(1.0, y.dtype), y.shape)

@@ -274,6 +274,12 @@ ERRORS = [
         ValueError,
         r"x: batch=True expects shape \(None, ...\), got \(3,\)",
     ),
+    (lambda: graph.hessian(3.0, x), TypeError, "y: expected a node, got float"),
+    (lambda: graph.hessian(x * x, 3.0), TypeError, "x: expected a node, got float"),
+    (lambda: graph.jacobian([x], x), TypeError, "y: expected a node, got list"),
+    (lambda: graph.jacobian(x, [x]), TypeError, "x: expected a node, got list"),
+    (lambda: graph.taylor(x, "x", 1.0, 1), TypeError, "x: expected a node, got str"),
+    (lambda: graph.jvp(3.0, x, 1.0), TypeError, "ys: expected a node or a sequence of nodes, got"),
     (lambda: graph.taylor(x, x, 1.0, -1), ValueError, "order: expected an integer >= 0, got -1"),
 ]
 
