@@ -77,9 +77,10 @@ def _is_db(total: Node, dz: Node) -> bool:
 
 def _origin(dz: Node, layers: Sequence[Node]) -> tuple[Node, Node, str]:
     """(dy, saved, activation) of dz = dy * f'(z) for one of the layers, else dz itself."""
+    near = _layers_below(dz)
     for y in layers:
         activation = dict(y.parameters)["activation"]
-        if activation == "identity":
+        if activation == "identity" or y.operands not in near:
             continue
         z = _pre_activation(y, layers)
         keeps_z = codes.ACTIVATIONS[activation] in codes.KEEPS_Z
@@ -93,6 +94,19 @@ def _origin(dz: Node, layers: Sequence[Node]) -> tuple[Node, Node, str]:
         if dy is not None:
             return dy, z if keeps_z and z is not None else y, activation
     return dz, dz, "identity"
+
+
+def _layers_below(dz: Node) -> set[tuple[Node, ...]]:
+    """Operands of the layers that a node depends on without another product between."""
+    stack, seen, found = [dz], set(), set()
+    while stack:
+        node = stack.pop()
+        seen.add(node)
+        if node.op == "dense":
+            found.add(node.operands)
+        elif node.op != "matmul":
+            stack += [operand for operand in node.operands if operand not in seen]
+    return found
 
 
 def _pre_activation(y: Node, layers: Sequence[Node]) -> Node | None:
