@@ -44,7 +44,7 @@ def forward(name: Names, node: Node, x: str, w: str, b: str, code: int, z: str) 
 
 
 def matmul(name: Names, node: Node) -> list[str]:
-    """a @ b by the forward kernel; it takes no transpose, so the smaller of them are copied."""
+    """a @ b by the forward kernel, which takes no transpose: those are copied."""
     lines, texts = [], []
     for side, operand in zip(("left", "right"), node.operands, strict=True):
         plain = untransposed(operand)

@@ -84,6 +84,7 @@ def compile(
     Notes
     -----
     sin and cos are NaN beyond 2**18 in float32 and 2**40 in float64, where their vector code ends.
+    Constants stand in the source: large arrays are better variables.
 
     Examples
     --------

@@ -63,7 +63,7 @@ def needs_arrays(node: Node, sweeps: dict[Node, Sweep]) -> Sequence[Node]:
         return sweeps[node].reads
     if node.op == "pick":
         return node.operands[:1]
-    if node.op == "matmul":  # its kernels take transposes as they are
+    if node.op == "matmul":  # whose call copies transposes itself
         return tuple(untransposed(operand) for operand in node.operands)
     return node.operands if is_barrier(node) and node.op not in REDUCTIONS else ()
 
