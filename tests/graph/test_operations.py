@@ -38,6 +38,7 @@ def at(shape, key, g):
 C = A > 0
 LABELS = np.array([2, 0, 1, 1])
 W = rng.normal(size=(3, 2))
+CUBE = rng.normal(size=(2, 3, 4))
 CHOSEN = [2, 0, 2]
 # op: (function, what NumPy says, arrays that can be differentiated by)
 SMOOTH = {
@@ -80,7 +81,11 @@ SMOOTH = {
         lambda x, w, b: (x @ w + b) * special.expit(x @ w + b),
         (A, W, B[:2]),
     ),
-    "transpose": (lambda a: f.transpose(a, (1, 0)), np.transpose, (A,)),
+    "transpose": (
+        lambda a: f.transpose(a, (2, 0, 1)),
+        lambda a: np.transpose(a, (2, 0, 1)),
+        (CUBE,),
+    ),
     "reshape": (lambda a: f.reshape(a, (2, 6)), lambda a: a.reshape(2, 6), (A,)),
     "broadcast": (lambda b: f.broadcast(b, (4, 3)), lambda b: b + np.zeros((4, 3)), (B,)),
     "concatenate": (

@@ -134,6 +134,19 @@ def test_rows_are_shared_and_what_they_keep_is_a_row_long():
     assert text.count("exp(") == 1
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2, (0, 1), (0, 2), (1, 2)])
+def test_reductions_over_any_axes_of_a_stack(axis, agree):
+    stack = graph.variable("stack", (None, 2, 3))
+    total = graph.sum(graph.exp(stack), axis=axis, keepdims=True)
+    largest = graph.max(stack * total, axis=axis)
+    outputs = [total * stack, largest]
+    agree(outputs, {stack: rng.normal(size=(4, 2, 3))})
+    text = body(
+        [graph.sum(graph.exp(stack), axis=1) / graph.sum(stack, axis=(1, 2))[:, None]], [stack]
+    )
+    assert "sum_1 = np.empty((3,)" in text  # gathered row by row, from zero in each
+
+
 def test_one_place_of_a_row_is_no_number(agree):
     rows = graph.sin(x)
     y = graph.exp(graph.sum(rows, axis=1)) * rows[:, 0] * rows[:, 2]
