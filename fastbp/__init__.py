@@ -8,7 +8,7 @@ _here = Path(__file__).resolve().parent
 if not (_here / "kernels").is_dir():
     __path__.append(str(_here.parent))
 
-from . import functional, initializers  # noqa: E402  (needs the path set above)
+from . import functional, graph, initializers  # noqa: E402  (needs the path set above)
 from .engines import get_engine, set_engine  # noqa: E402
 from .ensemble import Ensemble  # noqa: E402
 from .gradcheck import GradcheckError, gradcheck  # noqa: E402
@@ -46,6 +46,7 @@ __all__ = [
     "get_engine",
     "get_num_threads",
     "gradcheck",
+    "graph",
     "initializers",
     "load",
     "set_engine",

@@ -1,14 +1,19 @@
 """How Hypothesis runs: the same few examples by default, many new ones in `make fuzz`.
 
-And no test follows the engines that were measured or forced on the machine where it runs.
+And no test follows the engines that were measured or forced on the machine where it runs, nor
+finds the graphs that were compiled there.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 
 from hypothesis import settings
 
 os.environ.pop("FASTBP_ENGINE", None)
-os.environ["FASTBP_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "no-such-folder")
+os.environ["FASTBP_CACHE_DIR"] = tempfile.mkdtemp(prefix="fastbp-tests-")
+atexit.register(shutil.rmtree, os.environ["FASTBP_CACHE_DIR"], ignore_errors=True)
 
 # No deadline: the first example compiles a kernel.
 settings.register_profile("default", max_examples=25, deadline=None, derandomize=True)

@@ -25,3 +25,9 @@ def test_the_pole_is_balanced(capsys):
 def test_the_learned_ode_stays_near_the_truth(capsys):
     assert example("learned_ode").main(steps=3000) < 0.5
     assert "largest error" in capsys.readouterr().out
+
+
+def test_poisson_is_solved(tmp_path, capsys):
+    assert example("poisson").main(iterations=300, picture=tmp_path / "u.png") < 0.005
+    assert "largest error of u" in capsys.readouterr().out
+    assert (tmp_path / "u.png").stat().st_size > 10_000

@@ -73,6 +73,12 @@ def _step_name(arguments: argparse.Namespace) -> str:
     return "-".join(["step", *parts])
 
 
+def _graph(arguments: argparse.Namespace, report: Callable[[str], None]) -> dict[str, Any]:
+    from . import graph
+
+    return graph.run(arguments.rounds, report)
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark: help, arguments, what measures, the name of its files, a footnote."""
@@ -104,6 +110,14 @@ BENCHMARKS = {
         "place: written by hand, without an allocation. fit, scan: steps in one call, fit compared "
         "with everything. The losses: softmax and logistic "
         "cross-entropy, half the sum of squares; all averaged over the batch.",
+    ),
+    "graph": Benchmark(
+        "derivatives of graphs of numbers: cost against edges",
+        lambda parser: None,
+        _graph,
+        lambda arguments: "graph",
+        "us an edge: of back-propagation, and of the gradient as a graph. A link is 0.9 sin(x) + "
+        "x sin(x) / 9. All in Python, an operation on one number at a time.",
     ),
 }
 

@@ -31,6 +31,8 @@ def plot(results: dict[str, Any], folder: Path, name: str) -> list[Path]:
         pictures = {"shapes": _shapes(groups["table"]), "roofline": _roofline(groups["table"])}
         if "sweep" in groups:
             pictures["batch"] = _batches(groups["sweep"])
+    elif results["benchmark"] == "graph":
+        pictures[""] = _edges(groups["edges"])
     elif "table" in groups:
         pictures[""] = _nets(groups["table"])
     else:
@@ -172,6 +174,21 @@ def _growth(groups: dict[str, list[Row]]) -> Any:
         axes.set(xlabel=what, ylabel="microseconds a step", title=_caption(what, rows))
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
+    return figure
+
+
+def _edges(rows: list[Row]) -> Any:
+    """Time against the edges of a graph, with a straight line to compare."""
+    figure = _figure(6, 4.5)
+    axes = figure.subplots()
+    edges = [row["value"] for row in rows]
+    for name in rows[0]["seconds"]:
+        axes.loglog(edges, [1e6 * row["seconds"][name] for row in rows], "o-", label=name)
+    slope = 1e6 * rows[-1]["seconds"]["back-propagation"] / edges[-1]
+    axes.loglog(edges, [slope * count for count in edges], "k:", label="proportional to the edges")
+    axes.set(xlabel="edges", ylabel="microseconds", title="derivatives of graphs of numbers")
+    axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
     return figure
 
 

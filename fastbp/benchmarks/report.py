@@ -7,10 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from . import dense, step
+from . import dense, graph, step
 
 Row = dict[str, Any]
-SUMMARIES: dict[str, Callable[[Row], Row]] = {"dense": dense.summary, "step": step.summary}
+SUMMARIES: dict[str, Callable[[Row], Row]] = {
+    "dense": dense.summary,
+    "step": step.summary,
+    "graph": graph.summary,
+}
 
 
 def write_json(results: dict[str, Any], path: Path) -> None:
@@ -40,7 +44,8 @@ def table(results: dict[str, Any]) -> Table:
     >>> table({"benchmark": "step", "rows": [row], "provenance": origin}).row_count
     1
     """
-    return {"dense": _dense_table, "step": _step_table}[results["benchmark"]](results)
+    tables = {"dense": _dense_table, "step": _step_table, "graph": _graph_table}
+    return tables[results["benchmark"]](results)
 
 
 def _table(title: str, names: Iterable[str], left: int) -> Table:
@@ -95,6 +100,26 @@ def shares(figures: Row) -> tuple[str, str]:
     """How many times faster, and percent of the peak; nothing where it was not measured."""
     ratio = figures.get("ratio")
     return "" if ratio is None else f"{ratio:.2f}", percent(figures.get("of_peak"))
+
+
+def _graph_table(results: dict[str, Any]) -> Table:
+    timed = contenders_of(results["rows"])
+    slopes = ("back-propagation", "gradient as a graph")
+    columns = _table(
+        "derivatives of graphs of numbers, microseconds",
+        ["graph", "nodes", "edges", *timed, *(f"{name}: us an edge" for name in slopes)],
+        1,
+    )
+    for row in results["rows"]:
+        figures = graph.summary(row)
+        columns.add_row(
+            row["net"],
+            str(row["nodes"]),
+            str(row["value"]),
+            *(microseconds(row["seconds"][name]) for name in timed),
+            *(f"{figures[name]:.2f}" for name in slopes),
+        )
+    return columns
 
 
 LOSS_NAMES = {
