@@ -10,7 +10,18 @@ BACKENDS = {"cpu": cpu, "reference": reference}
 
 
 def kernels_for(device: str) -> ModuleType:
-    """The kernels of a device; "reference" is plain NumPy."""
+    """The kernels of a device; "reference" is plain NumPy.
+
+    Asking for "cuda" raises the one error that says what keeps a GPU from being used here.
+    """
+    if device == "cuda":
+        from .kernels.cuda import target
+
+        target.require()
+        raise ValueError(
+            "device: expected 'cpu' or 'reference', got 'cuda': networks do not live on a GPU yet; "
+            "fastbp.kernels.cuda has every kernel, network_step among them, for arrays on the GPU"
+        )
     kernels = BACKENDS[check_choice("device", device, BACKENDS)]
     if kernels is cpu:
         start_threads()

@@ -1,0 +1,129 @@
+"""Sizes of blocks and tiles: what a GPU wants, and small ones for the simulator.
+
+The simulator runs a Python thread for each thread of a block. With its sizes small data span
+several blocks and leave tails, so the same kernels are tried at every edge.
+
+Every choice depends on shapes alone, never on the GPU: a sum has the same bits on each call.
+"""
+
+from collections import namedtuple
+
+from .target import SIMULATED
+
+
+class Tile(namedtuple("Tile", "rows columns depth thread_rows thread_columns")):
+    """A tile of a product: its size, the depth of one step, and the part of a thread."""
+
+    def __str__(self):
+        return f"{self.rows}x{self.columns}"
+
+
+class Sweep(
+    namedtuple("Sweep", "inputs outputs panel thread_inputs thread_outputs chunk thread_rows")
+):
+    """A sweep over the batch.
+
+    Columns of x and of dz in a block, rows of a panel, the part of dw that a thread has, columns
+    of w in shared memory at a time, and rows of dx that a thread has.
+    """
+
+    def __str__(self):
+        return f"{self.inputs}x{self.outputs}"
+
+
+# By bytes of a float. In float64 a large tile takes all registers of a thread, and a sweep over
+# 256 outputs more than the 48 KB of shared memory that every GPU has.
+if SIMULATED:
+    FLAT, FLAT_BLOCKS = 4, 3
+    LANES, ROW_THREADS = 2, 4
+    SUM_OUTPUTS, SUM_SLICES = 8, 2
+    TILES = dict.fromkeys((4, 8), (Tile(16, 8, 4, 8, 4), Tile(8, 8, 4, 4, 4)))
+    SWEEPS = dict.fromkeys((4, 8), (Sweep(8, 4, 4, 4, 4, 4, 2), Sweep(8, 8, 4, 4, 4, 4, 2)))
+    NARROW, SWEEP_THREADS, SLICE_PANELS = 16, 8, 1
+    LARGE_BLOCKS, SPLIT_BLOCKS, SPLIT_ROWS = 2, 8, 8
+else:
+    FLAT, FLAT_BLOCKS = 256, 1024
+    LANES, ROW_THREADS = 32, 256
+    SUM_OUTPUTS, SUM_SLICES = 32, 8
+    TILES = {
+        4: (Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4)),
+        8: (Tile(64, 64, 16, 4, 4),),
+    }
+    SWEEPS = {
+        4: (
+            Sweep(32, 32, 16, 4, 4, 32, 4),
+            Sweep(64, 64, 16, 8, 8, 32, 4),
+            Sweep(128, 128, 16, 8, 8, 16, 4),
+            Sweep(64, 256, 16, 8, 8, 16, 4),
+        ),
+        8: (
+            Sweep(32, 32, 16, 4, 4, 32, 4),
+            Sweep(64, 64, 16, 4, 4, 32, 4),
+            Sweep(64, 128, 16, 4, 8, 16, 4),
+        ),
+    }
+    NARROW, SWEEP_THREADS, SLICE_PANELS = 256, 2**16, 4
+    LARGE_BLOCKS, SPLIT_BLOCKS, SPLIT_ROWS = 132, 264, 256
+
+
+def blocks(size, each):
+    """How many blocks cover `size` elements."""
+    return -(-size // each)
+
+
+def flat_grid(size):
+    """Blocks for a kernel that goes over flat arrays in strides of the whole grid."""
+    return min(blocks(size, FLAT), FLAT_BLOCKS)
+
+
+def threads_of(tile):
+    """Threads of a block that computes a tile."""
+    return tile.rows // tile.thread_rows * (tile.columns // tile.thread_columns)
+
+
+def threads_of_sweep(sweep):
+    """Threads of a block that sweeps over rows."""
+    return sweep.inputs // sweep.thread_inputs * (sweep.outputs // sweep.thread_outputs)
+
+
+def grid_of(tile, rows, columns):
+    """The blocks that cover a product."""
+    return blocks(rows, tile.rows), blocks(columns, tile.columns)
+
+
+def tile_for(itemsize, rows, columns):
+    """The large tile where it gives every multiprocessor a block."""
+    large, small = TILES[itemsize][0], TILES[itemsize][-1]
+    down, across = grid_of(large, rows, columns)
+    fits = down * across >= LARGE_BLOCKS and columns > small.columns
+    return large if fits else small
+
+
+def sweep_for(itemsize, k, m):
+    """The sweep of a narrow layer, or None. With few outputs dy is small beside x, whatever k."""
+    sweeps = SWEEPS[itemsize]
+    if k > NARROW and m > sweeps[0].outputs:
+        return None
+    return next((sweep for sweep in sweeps if m <= sweep.outputs), None)
+
+
+def sweep_slices(sweep, n, k):
+    """(slices of the batch, rows of each) of a sweep."""
+    most = SWEEP_THREADS // threads_of_sweep(sweep) // blocks(k, sweep.inputs)
+    panels = max(blocks(blocks(n, sweep.panel), max(most, 1)), SLICE_PANELS)
+    return blocks(n, panels * sweep.panel), panels * sweep.panel
+
+
+def split(n, k, m):
+    """(tile, slices of the batch, rows of each) of dw of a wide layer, by bytes of a float."""
+
+    def of(tile):
+        down, across = grid_of(tile, k, m)
+        slices = max(1, min(SPLIT_BLOCKS // (down * across), n // SPLIT_ROWS))
+        rows = blocks(blocks(n, slices), tile.depth) * tile.depth
+        return tile, blocks(n, rows) if n else 0, rows
+
+    return {
+        itemsize: of(tiles[0] if min(k, m) > tiles[-1].columns else tiles[-1])
+        for itemsize, tiles in TILES.items()
+    }
