@@ -1,0 +1,118 @@
+"""Sums whose order depends on the shapes alone: of slices of gradients, and of flat arrays.
+
+A flat sum runs in float64: every block leaves a partial sum in `scratch`, then one block adds them.
+"""
+
+from functools import cache
+
+import numpy as np
+from numba.types import boolean, float64, int32
+
+from .blocks import FLAT, FLAT_BLOCKS, SUM_OUTPUTS, SUM_SLICES, blocks, flat_grid
+from .launch import allocate, current_device, for_reals, kernel, read
+from .target import cuda, device
+
+# Places in scratch: results, then the partial sums.
+LOSS, WEIGHT, PENALTY, NORM, CHECK, PARTIALS = range(6)
+PLAIN, SQUARES, DIFFERENCES = range(3)  # sum a, sum a**2, sum (a - a): 0 if all are finite
+
+
+@cache
+def _scratch_on(number):
+    return allocate(PARTIALS + FLAT_BLOCKS, np.float64)
+
+
+def scratch():
+    """The scratch of the GPU in use: its launches follow one another on one stream."""
+    return _scratch_on(current_device())
+
+
+@device
+def block_sum(shared, value):
+    """The sum of `value` over the threads of a block, in a fixed order; FLAT threads or fewer."""
+    t, count = cuda.threadIdx.x, cuda.blockDim.x
+    shared[t] = value
+    cuda.syncthreads()
+    step = 1
+    while step < count:
+        if t % (2 * step) == 0 and t + step < count:
+            shared[t] += shared[t + step]
+        step *= 2
+        cuda.syncthreads()
+    total = shared[0]
+    cuda.syncthreads()
+    return total
+
+
+@for_reals
+def sum_flat(real):
+    @kernel(real[::1], int32, float64[::1], threads=FLAT)
+    def sum_flat(a, what, scratch):
+        shared = cuda.shared.array(FLAT, float64)
+        total = 0.0
+        for i in range(cuda.grid(1), a.size, cuda.gridsize(1)):
+            v = float64(a[i])
+            total += v if what == PLAIN else (v * v if what == SQUARES else v - v)
+        total = block_sum(shared, total)
+        if cuda.threadIdx.x == 0:
+            scratch[PARTIALS + cuda.blockIdx.x] = total
+
+    return sum_flat
+
+
+@kernel(int32, int32, float64[::1], threads=FLAT)
+def sum_partials(count, place, scratch):
+    """scratch[place] = the sum of the partial sums of `count` blocks."""
+    shared = cuda.shared.array(FLAT, float64)
+    total = 0.0
+    for i in range(cuda.threadIdx.x, count, FLAT):
+        total += scratch[PARTIALS + i]
+    total = block_sum(shared, total)
+    if cuda.threadIdx.x == 0:
+        scratch[place] = total
+
+
+def flat_sum(a, what, place):
+    """Leaves a sum over a (size,) in scratch[place]."""
+    grid = flat_grid(a.size)
+    if grid:
+        sum_flat[a.dtype](grid, a, what, scratch())
+    sum_partials(1, grid, place, scratch())
+
+
+def result(place):
+    """A number of scratch; waits for the GPU."""
+    return float(read(scratch(), place))
+
+
+@for_reals
+def sum_slices(real):
+    @kernel(
+        int32, int32, boolean, real[::1], real[:, ::1], real[::1], threads=SUM_OUTPUTS * SUM_SLICES
+    )
+    def sum_slices(slices, size, add, work, dw, db):
+        shared = cuda.shared.array((SUM_SLICES, SUM_OUTPUTS), real)
+        lane, group = cuda.threadIdx.x % SUM_OUTPUTS, cuda.threadIdx.x // SUM_OUTPUTS
+        i = cuda.blockIdx.x * SUM_OUTPUTS + lane
+        total = real(0)
+        if i < size:
+            for s in range(group, slices, SUM_SLICES):
+                total += work[s * size + i]
+        shared[group, lane] = total
+        cuda.syncthreads()
+        k, m = dw.shape
+        if group == 0 and i < size:
+            for g in range(1, SUM_SLICES):
+                total += shared[g, lane]
+            if i < k * m:
+                dw[i // m, i % m] = dw[i // m, i % m] + total if add else total
+            elif db.size > 0:
+                db[i - k * m] = db[i - k * m] + total if add else total
+
+    return sum_slices
+
+
+def gradients_of_slices(slices, add, work, dw, db):
+    """dw = or += the sum over slices of `work` (slices, (k + 1) m), and db likewise."""
+    size = dw.size + dw.shape[1]
+    sum_slices[dw.dtype](blocks(size, SUM_OUTPUTS), slices, size, add, work, dw, db)
