@@ -1,0 +1,49 @@
+"""Every kernel compiles to PTX and assembles for the GPUs that users have, with no GPU here."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from fastbp.kernels import cuda as kernels
+from fastbp.kernels.cuda import launch, target
+
+pytestmark = [
+    pytest.mark.anywhere,
+    pytest.mark.skipif(bool(target.missing), reason=target.missing or "-"),
+    pytest.mark.skipif(target.SIMULATED, reason="the simulator has no compiler"),
+]
+
+SHARED = 48 * 1024  # bytes that a kernel may have without asking the driver for more
+REGISTERS = 65536  # of a multiprocessor
+
+
+def load(name):
+    path = Path(__file__).resolve().parents[2] / "bench" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ptxas = load("ptxas")
+
+
+@pytest.mark.parametrize("architecture", ptxas.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "kernel", launch.KERNELS, ids=lambda kernel: f"{kernel.name} {kernel.variant}".strip()
+)
+def test_assembles_without_spills(kernel, architecture, record_property):
+    report = ptxas.report(kernel, architecture)
+    record_property("registers", report.registers)
+    assert report.spills == 0
+    assert report.shared <= SHARED
+    threads, blocks = kernel.bounds
+    assert report.registers * threads * blocks <= REGISTERS
+
+
+def test_every_public_kernel_is_declared():
+    assert len({(kernel.name, kernel.variant) for kernel in launch.KERNELS}) == len(launch.KERNELS)
+    modules = {kernel.function.__module__.rpartition(".")[2] for kernel in launch.KERNELS}
+    homes = {getattr(kernels, name).__module__.rpartition(".")[2] for name in kernels.__all__}
+    assert homes - modules == {"dense"}  # whose kernels are in products and sweep
