@@ -36,7 +36,7 @@ class Sweep(
 if SIMULATED:
     FLAT, FLAT_BLOCKS = 4, 3
     LANES, ROW_THREADS = 2, 4
-    SUM_OUTPUTS, SUM_SLICES = 8, 2
+    SUM_OUTPUTS, SUM_SLICES, SUM_BLOCKS = 2, 2, 3
     TILES = dict.fromkeys((4, 8), (Tile(16, 8, 4, 8, 4), Tile(8, 8, 4, 4, 4)))
     SWEEPS = dict.fromkeys((4, 8), (Sweep(8, 4, 4, 4, 4, 4, 2), Sweep(8, 8, 4, 4, 4, 4, 2)))
     NARROW, SWEEP_THREADS, SLICE_PANELS = 16, 8, 1
@@ -44,7 +44,7 @@ if SIMULATED:
 else:
     FLAT, FLAT_BLOCKS = 256, 1024
     LANES, ROW_THREADS = 32, 256
-    SUM_OUTPUTS, SUM_SLICES = 32, 8
+    SUM_OUTPUTS, SUM_SLICES, SUM_BLOCKS = 32, 8, 2**16
     TILES = {
         4: (Tile(128, 128, 8, 8, 8), Tile(64, 64, 16, 4, 4)),
         8: (Tile(64, 64, 16, 4, 4),),

@@ -44,8 +44,8 @@ class Kernel:
         """Run on a grid of blocks, on the stream in use; `threads` where a block has fewer."""
         threads = self.threads if threads is None else threads
         check_grid(self.name, grid, threads, self.threads)
-        for name, argument in zip(self.parameters, arguments, strict=True):
-            if hasattr(argument, "shape"):
+        for name, of, argument in zip(self.parameters, self.signature, arguments, strict=True):
+            if isinstance(of, types.Array):
                 check_array(f"{self.name}: {name}", argument)
         if SIMULATED:  # as the signature casts them on a GPU
             arguments = [

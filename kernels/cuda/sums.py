@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 from numba.types import boolean, float64, int32
 
-from .blocks import FLAT, FLAT_BLOCKS, SUM_OUTPUTS, SUM_SLICES, blocks, flat_grid
+from .blocks import FLAT, FLAT_BLOCKS, SUM_BLOCKS, SUM_OUTPUTS, SUM_SLICES, blocks, flat_grid
 from .launch import allocate, current_device, for_reals, kernel, read
 from .target import cuda, device
 
@@ -93,21 +93,22 @@ def sum_slices(real):
     def sum_slices(slices, size, add, work, dw, db):
         shared = cuda.shared.array((SUM_SLICES, SUM_OUTPUTS), real)
         lane, group = cuda.threadIdx.x % SUM_OUTPUTS, cuda.threadIdx.x // SUM_OUTPUTS
-        i = cuda.blockIdx.x * SUM_OUTPUTS + lane
-        total = real(0)
-        if i < size:
-            for s in range(group, slices, SUM_SLICES):
-                total += work[s * size + i]
-        shared[group, lane] = total
-        cuda.syncthreads()
         k, m = dw.shape
-        if group == 0 and i < size:
-            for g in range(1, SUM_SLICES):
-                total += shared[g, lane]
-            if i < k * m:
-                dw[i // m, i % m] = dw[i // m, i % m] + total if add else total
-            elif db.size > 0:
-                db[i - k * m] = db[i - k * m] + total if add else total
+        for first in range(cuda.blockIdx.x * SUM_OUTPUTS, size, cuda.gridDim.x * SUM_OUTPUTS):
+            i, total = first + lane, real(0)
+            if i < size:
+                for s in range(group, slices, SUM_SLICES):
+                    total += work[s * size + i]
+            shared[group, lane] = total
+            cuda.syncthreads()
+            if group == 0 and i < size:
+                for g in range(1, SUM_SLICES):
+                    total += shared[g, lane]
+                if i < k * m:
+                    dw[i // m, i % m] = dw[i // m, i % m] + total if add else total
+                elif db.size > 0:
+                    db[i - k * m] = db[i - k * m] + total if add else total
+            cuda.syncthreads()
 
     return sum_slices
 
@@ -115,4 +116,5 @@ def sum_slices(real):
 def gradients_of_slices(slices, add, work, dw, db):
     """dw = or += the sum over slices of `work` (slices, (k + 1) m), and db likewise."""
     size = dw.size + dw.shape[1]
-    sum_slices[dw.dtype](blocks(size, SUM_OUTPUTS), slices, size, add, work, dw, db)
+    grid = min(blocks(size, SUM_OUTPUTS), SUM_BLOCKS)
+    sum_slices[dw.dtype](grid, slices, size, add, work, dw, db)
