@@ -43,7 +43,7 @@ class Case:
         if options.get("dropout"):
             layers.insert(1, fastbp.Dropout(options["dropout"], rng=1))
             layers.insert(0, fastbp.Dropout(options["dropout"] / 2, rng=2))
-        self.net, self.plan = fastbp.Sequential(*layers), Plan(layers, sizes[0])
+        self.net, self.plan = fastbp.Sequential(*layers, device="reference"), Plan(layers, sizes[0])
         self.x = rng.standard_normal((n, sizes[0])).astype(dtype)
         self.t = rng.dirichlet(np.ones(sizes[-1]), n).astype(dtype)
         if options.get("labels"):

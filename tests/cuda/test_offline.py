@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fastbp.kernels import cuda as kernels
-from fastbp.kernels.cuda import launch, target
+from fastbp.kernels.cuda import inside, launch, target
 
 pytestmark = [
     pytest.mark.anywhere,
@@ -47,3 +47,17 @@ def test_every_public_kernel_is_declared():
     modules = {kernel.function.__module__.rpartition(".")[2] for kernel in launch.KERNELS}
     homes = {getattr(kernels, name).__module__.rpartition(".")[2] for name in kernels.__all__}
     assert homes - modules == {"dense"}  # whose kernels are in products and sweep
+
+
+def test_a_network_inside_of_a_kernel_assembles():
+    from numba import float32, int64
+
+    def predict_rows(table, parameters, x, y):
+        room = target.host.local.array((2, 32), float32)
+        i = target.host.grid(1)
+        if i < x.shape[0]:
+            inside.predict(table, parameters, x[i], room, y[i])
+
+    signature = int64[:, ::1], float32[::1], float32[:, ::1], float32[:, ::1]
+    ptx = ptxas.compile_ptx(predict_rows, signature, "sm_90a")
+    assert ptxas.assemble(ptx, "sm_90a").spills == 0
