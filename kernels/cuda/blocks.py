@@ -11,11 +11,17 @@ from collections import namedtuple
 from .target import SIMULATED
 
 
-class Tile(namedtuple("Tile", "rows columns depth thread_rows thread_columns")):
-    """A tile of a product: its size, the depth of one step, and the part of a thread."""
+class Tile(
+    namedtuple("Tile", "rows columns depth part_rows part_columns precision", defaults=["float32"])
+):
+    """A tile of a product.
+
+    Its size, the depth of one step in words of shared memory, the part of a thread or, on tensor
+    cores, of a warp, and the precision in which it multiplies.
+    """
 
     def __str__(self):
-        return f"{self.rows}x{self.columns}"
+        return f"{self.rows}x{self.columns}" + f" {self.precision}" * (self.precision != "float32")
 
 
 class Sweep(
@@ -41,6 +47,7 @@ if SIMULATED:
     SWEEPS = dict.fromkeys((4, 8), (Sweep(8, 4, 4, 4, 4, 4, 2), Sweep(8, 8, 4, 4, 4, 4, 2)))
     NARROW, SWEEP_THREADS, SLICE_PANELS = 16, 8, 1
     LARGE_BLOCKS, SPLIT_BLOCKS, SPLIT_ROWS = 2, 8, 8
+    TENSOR = 16, 16, 8, 16, 16
 else:
     FLAT, FLAT_BLOCKS = 256, 1024
     LANES, ROW_THREADS = 32, 256
@@ -64,6 +71,10 @@ else:
     }
     NARROW, SWEEP_THREADS, SLICE_PANELS = 256, 2**16, 4
     LARGE_BLOCKS, SPLIT_BLOCKS, SPLIT_ROWS = 132, 264, 256
+    TENSOR = 128, 128, 8, 64, 32
+
+PRECISIONS = ("float32", "tf32", "bf16")
+TENSOR_TILES = {precision: Tile(*TENSOR, precision) for precision in PRECISIONS[1:]}
 
 
 def blocks(size, each):
@@ -78,7 +89,13 @@ def flat_grid(size):
 
 def threads_of(tile):
     """Threads of a block that computes a tile."""
-    return tile.rows // tile.thread_rows * (tile.columns // tile.thread_columns)
+    parts = tile.rows // tile.part_rows * (tile.columns // tile.part_columns)
+    return parts if tile.precision == "float32" else 32 * parts
+
+
+def step_of(tile):
+    """Elements along the depth in one step: a word holds two of bf16."""
+    return tile.depth * (2 if tile.precision == "bf16" else 1)
 
 
 def threads_of_sweep(sweep):
@@ -91,12 +108,18 @@ def grid_of(tile, rows, columns):
     return blocks(rows, tile.rows), blocks(columns, tile.columns)
 
 
-def tile_for(itemsize, rows, columns):
-    """The large tile where it gives every multiprocessor a block."""
+def tile_for(itemsize, rows, columns, precision="float32"):
+    """The large tile where it gives every multiprocessor a block; only that has tensor cores."""
     large, small = TILES[itemsize][0], TILES[itemsize][-1]
     down, across = grid_of(large, rows, columns)
-    fits = down * across >= LARGE_BLOCKS and columns > small.columns
-    return large if fits else small
+    if down * across < LARGE_BLOCKS or columns <= small.columns:
+        return small
+    return in_precision(large, itemsize, precision)
+
+
+def in_precision(large, itemsize, precision):
+    """The tile of a product in float32 on tensor cores, where they are asked for."""
+    return TENSOR_TILES.get(precision, large) if itemsize == 4 else large
 
 
 def sweep_for(itemsize, k, m):
@@ -114,16 +137,11 @@ def sweep_slices(sweep, n, k):
     return blocks(n, panels * sweep.panel), panels * sweep.panel
 
 
-def split(n, k, m):
-    """(tile, slices of the batch, rows of each) of dw of a wide layer, by bytes of a float."""
-
-    def of(tile):
-        down, across = grid_of(tile, k, m)
-        slices = max(1, min(SPLIT_BLOCKS // (down * across), n // SPLIT_ROWS))
-        rows = blocks(blocks(n, slices), tile.depth) * tile.depth
-        return tile, blocks(n, rows) if n else 0, rows
-
-    return {
-        itemsize: of(tiles[0] if min(k, m) > tiles[-1].columns else tiles[-1])
-        for itemsize, tiles in TILES.items()
-    }
+def split(itemsize, n, k, m, precision="float32"):
+    """(tile, slices of the batch, rows of each) of dw of a wide layer."""
+    large, small = TILES[itemsize][0], TILES[itemsize][-1]
+    tile = in_precision(large, itemsize, precision) if min(k, m) > small.columns else small
+    down, across = grid_of(tile, k, m)
+    slices = max(1, min(SPLIT_BLOCKS // (down * across), n // SPLIT_ROWS))
+    rows = blocks(blocks(n, slices), step_of(tile)) * step_of(tile)
+    return tile, blocks(n, rows) if n else 0, rows

@@ -1,7 +1,9 @@
 """A dense layer in CUDA: narrow layers run backward in one sweep, wide ones in two products."""
 
 from ..codes import IDENTITY
+from . import launch
 from .blocks import (
+    PRECISIONS,
     TILES,
     blocks,
     grid_of,
@@ -28,7 +30,7 @@ def dense_forward(x, w, b, activation, work, z, y):
     """
     if y.size == 0:
         return
-    tile = tile_for(y.dtype.itemsize, *y.shape)
+    tile = tile_for(y.dtype.itemsize, *y.shape, launch.precision())
     wide = on_16_bytes(x), on_16_bytes(w)
     FORWARD[y.dtype, tile](grid_of(tile, *y.shape), x, w, b, activation, *wide, z, y)
 
@@ -38,9 +40,11 @@ def dense_backward_work(n, k, m):
 
     def slices(itemsize):
         sweep = sweep_for(itemsize, k, m)
-        return sweep_slices(sweep, n, k)[0] if sweep else split(n, k, m)[itemsize][1]
+        if sweep:
+            return sweep_slices(sweep, n, k)[0]
+        return max(split(itemsize, n, k, m, precision)[1] for precision in PRECISIONS)
 
-    return max(slices(itemsize) for itemsize in TILES) * (k + 1) * m
+    return max(map(slices, TILES)) * (k + 1) * m
 
 
 def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
@@ -94,12 +98,12 @@ def product_backward(dy, x, w, saved, activation, below, f_below, work, dx):
     (n, k), m, dtype = x.shape, dy.shape[1], x.dtype
     how, wide_dy = "" if activation == IDENTITY else "fused", on_16_bytes(dy)
     if dx.size:
-        tile = tile_for(dtype.itemsize, n, k)
+        tile = tile_for(dtype.itemsize, n, k, launch.precision())
         TOWARD_INPUT[dtype, tile, how](
             grid_of(tile, n, k), dy, w, saved, activation, below, f_below, wide_dy,
             on_16_bytes(w), dx,
         )  # fmt: skip
-    tile, slices, rows = split(n, k, m)[dtype.itemsize]
+    tile, slices, rows = split(dtype.itemsize, n, k, m, launch.precision())
     if slices:
         TOWARD_WEIGHTS[dtype, tile, how](
             (*grid_of(tile, k, m), slices), dy, x, saved, activation, rows, wide_dy,

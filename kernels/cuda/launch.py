@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 from numba import types
 
+from .blocks import PRECISIONS
 from .target import SIMULATED, host, require
 
 REALS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
@@ -52,7 +53,7 @@ class Kernel:
                 argument if isinstance(of, types.Array) else of(argument)
                 for of, argument in zip(self.signature, arguments, strict=True)
             ]
-        self.dispatcher()[grid, threads, _streams[-1]](*arguments)
+        self.dispatcher()[grid, threads, stream()](*arguments)
 
 
 def kernel(*signature, threads, blocks=1, variant=""):
@@ -165,10 +166,9 @@ def nothing(like):
 
 def read(array, i):
     """One number of an array on the GPU; waits for it."""
-    stream = _streams[-1]
-    value = array[i : i + 1].copy_to_host(stream=stream)
-    if stream:
-        stream.synchronize()
+    value = array[i : i + 1].copy_to_host(stream=stream())
+    if stream():
+        stream().synchronize()
     return value[0]
 
 
@@ -177,14 +177,32 @@ def free_bytes():
     return 0 if SIMULATED else host.current_context().get_memory_info().free
 
 
-_streams = [0]
+_using = [(0, "float32")]  # (stream, precision), the innermost last
 
 
 @contextmanager
-def on_stream(stream):
-    """Launches inside of `with` go to this stream: one of Numba's, or a graph that records."""
-    _streams.append(stream)
+def using(stream=None, precision=None):
+    """How the launches inside of `with` run.
+
+    stream: one of Numba's, or what records a graph. precision: of the products of wide layers in
+    float32: "float32" exact, "tf32" or "bf16" on tensor cores, which round the operands to 10 or 7
+    bits of mantissa and sum in float32. Nothing else is rounded.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    outer = _using[-1]
+    _using.append((outer[0] if stream is None else stream, precision or outer[1]))
     try:
         yield
     finally:
-        _streams.pop()
+        _using.pop()
+
+
+def stream():
+    """The stream in use."""
+    return _using[-1][0]
+
+
+def precision():
+    """The precision in use."""
+    return _using[-1][1]

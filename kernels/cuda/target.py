@@ -44,7 +44,11 @@ class _Shared:
     def array(self, shape, dtype, alignment=None):
         caller = sys._getframe(1)  # an array is known by the line that asks for it
         place = caller.f_code, caller.f_lineno
-        return self.arrays.setdefault(place, np.full(shape, np.nan, str(dtype)))
+        fresh = np.empty(
+            shape, np.dtype(str(np.dtype(dtype) if isinstance(dtype, type) else dtype))
+        )
+        fresh.fill(np.nan if fresh.dtype.kind == "f" else 0x7FC00000)  # a NaN to tensor cores
+        return self.arrays.setdefault(place, fresh)
 
 
 cuda = _Running() if SIMULATED else host

@@ -13,7 +13,7 @@ from .blocks import threads_of
 from .ptx import load4, store4
 from .target import cuda, device
 
-Operand = namedtuple("Operand", "load keep held shape")
+Operand = namedtuple("Operand", "load keep held shape word")
 Result = namedtuple("Result", "shape clear multiply stage staged row column turns")
 
 
@@ -47,18 +47,26 @@ def fetch_dz(fused, dy, saved, activation, i, j, end, wide):
 
 
 @device
+def add_columns(held, fours, sums):
+    """sums += the fours that a thread holds: an operand along its rows has the same columns."""
+    for u in range(fours):
+        for c in range(4):
+            sums[c] += held[4 * u + c]
+
+
+@device
 def hold(held, u, values):
     """held[4 u : 4 u + 4] = values, in registers."""
     for i in range(4):
         held[4 * u + i] = values[i]
 
 
-def operand(tile, span, along, fused=False):
+def operand(real, tile, span, along, fused=""):
     """How one operand comes to shared memory (2, depth, span) as (load, keep, registers, shape).
 
     along: its rows run along the span of the tile; else along the depth, and each four is turned.
     """
-    threads, depth = threads_of(tile), tile.depth
+    threads, depth, fused = threads_of(tile), tile.depth, bool(fused)
     fours = span * depth // 4 // threads  # of a thread
     line = (span if along else depth) // 4
 
@@ -84,12 +92,12 @@ def operand(tile, span, along, fused=False):
                     target[side, j + c, i] = held[q + c]
 
     # Four more columns: those that `keep` turns then fall into different banks.
-    return Operand(load, keep, 4 * fours, (2, depth, span + 4))
+    return Operand(load, keep, 4 * fours, (2, depth, span + 4), real)
 
 
 def result(real, tile):
     """How a tile of c is computed and handed out, in turns that fit into shared memory."""
-    rows, columns, depth, thread_rows, thread_columns = tile
+    rows, columns, depth, thread_rows, thread_columns, _ = tile
     across, down = columns // thread_columns, rows // thread_rows
     turns = min(4, down)
     each = down // turns  # rows of threads in one turn

@@ -113,8 +113,16 @@ def test_out_of_memory_says_how_much(monkeypatch):
 
 def test_launches_go_to_the_stream_in_use():
     stream, y = target.host.stream(), device(5)
-    with launch.on_stream(stream):
-        assert launch._streams[-1] is stream
+    with launch.using(stream=stream):
+        assert launch.stream() is stream
         cuda.activate(codes.SIGMOID, y)
         assert launch.read(y, 4) == 0.5
-    assert launch._streams == [0]
+    assert launch.stream() == 0
+
+
+@anywhere
+def test_a_precision_that_does_not_exist_is_refused():
+    message = "precision: expected one of float32, tf32, bf16, got 'fp8'"
+    with pytest.raises(ValueError, match=message), launch.using(precision="fp8"):
+        pass
+    assert launch.precision() == "float32"
