@@ -48,6 +48,7 @@ if SIMULATED:
     NARROW, SWEEP_THREADS, SLICE_PANELS = 16, 8, 1
     LARGE_BLOCKS, SPLIT_BLOCKS, SPLIT_ROWS = 2, 8, 8
     TENSOR = 16, 16, 8, 16, 16
+    NARROW_THREADS, NARROW_SLICES, NARROW_WIDTH = 4, 3, 8
 else:
     FLAT, FLAT_BLOCKS = 256, 1024
     LANES, ROW_THREADS = 32, 256
@@ -72,7 +73,9 @@ else:
     NARROW, SWEEP_THREADS, SLICE_PANELS = 256, 2**16, 4
     LARGE_BLOCKS, SPLIT_BLOCKS, SPLIT_ROWS = 132, 264, 256
     TENSOR = 128, 128, 8, 64, 32
+    NARROW_THREADS, NARROW_SLICES, NARROW_WIDTH = 256, 264, 128
 
+SHARED = 46 * 1024  # bytes of a block that a launch may ask for beside what its kernel declares
 PRECISIONS = ("float32", "tf32", "bf16")
 TENSOR_TILES = {precision: Tile(*TENSOR, precision) for precision in PRECISIONS[1:]}
 

@@ -14,7 +14,7 @@ from .blocks import (
 )
 from .launch import nothing, on_16_bytes
 from .products import FORWARD, TOWARD_INPUT, TOWARD_WEIGHTS
-from .sums import gradients_of_slices
+from .sums import launch_slices
 from .sweep import SWEEPERS
 
 
@@ -77,7 +77,7 @@ def backward(add, dy, x, w, saved, activation, below, f_below, work, dw, db, dx)
         slices = sweep_backward(sweep, dy, x, w, saved, activation, below, f_below, work, dx)
     else:
         slices = product_backward(dy, x, w, saved, activation, below, f_below, work, dx)
-    gradients_of_slices(slices, add, work, dw, db)
+    launch_slices(slices, dw.size + dw.shape[1], add, work, dw, db)
 
 
 def sweep_backward(sweep, dy, x, w, saved, activation, below, f_below, work, dx):

@@ -41,10 +41,9 @@ class Kernel:
             self._dispatcher = host.jit([signature], **options)(self.function)
         return self._dispatcher
 
-    def __call__(self, grid, *arguments, threads=None):
-        """Run on a grid of blocks, on the stream in use; `threads` where a block has fewer."""
-        threads = self.threads if threads is None else threads
-        check_grid(self.name, grid, threads, self.threads)
+    def __call__(self, grid, *arguments, shared=0):
+        """Run on a grid of blocks, on the stream in use; `shared`: bytes of shared memory."""
+        check_grid(self.name, grid, self.threads, self.threads)
         for name, of, argument in zip(self.parameters, self.signature, arguments, strict=True):
             if isinstance(of, types.Array):
                 check_array(f"{self.name}: {name}", argument)
@@ -53,7 +52,7 @@ class Kernel:
                 argument if isinstance(of, types.Array) else of(argument)
                 for of, argument in zip(self.signature, arguments, strict=True)
             ]
-        self.dispatcher()[grid, threads, stream()](*arguments)
+        self.dispatcher()[grid, self.threads, stream(), shared](*arguments)
 
 
 def kernel(*signature, threads, blocks=1, variant=""):

@@ -15,9 +15,22 @@ from .dense import backward, dense_backward_work, dense_forward, dense_forward_w
 from .dropout import dropout
 from .launch import REALS, kernel, nothing
 from .losses import LABELS, launch_loss
+from .narrow import launch_narrow, slices_of
 from .optimizers import adamw, rmsprop, sgd
 from .regularization import clip_by_value, launch_clip, launch_penalty
-from .sums import CHECK, DIFFERENCES, LOSS, PENALTY, PLAIN, WEIGHT, flat_sum, result
+from .sums import (
+    CHECK,
+    DIFFERENCES,
+    LOSS,
+    PENALTY,
+    PLAIN,
+    WEIGHT,
+    flat_sum,
+    launch_slices,
+    result,
+    scratch,
+    sum_partials,
+)
 from .target import cuda
 
 NEXT_SEED = 0xD1342543DE82EF95  # from one pass to the next; odd, so that no seed comes twice
@@ -25,12 +38,19 @@ NEXT_SEED = 0xD1342543DE82EF95  # from one pass to the next; odd, so that no see
 
 def network_work(n, table):
     """Elements of `work` that the kernels of this module need for n rows."""
-    scratch = [
+    room = [
         max(dense_forward_work(n, k, m), dense_backward_work(n, k, m))
         for kind, k, m in table[:, [codes.KIND, codes.K, codes.M]].tolist()
         if kind == codes.DENSE
     ]
-    return n * (_kept(table) + 2 * _widest(table)) + max(scratch)
+    narrow = max(slices_of(n, table, itemsize)[0] for itemsize in (4, 8)) * _size(table)
+    return max(n * (_kept(table) + 2 * _widest(table)) + max(room), narrow)
+
+
+def _size(table):
+    """Elements of weights and biases."""
+    dense = table[table[:, codes.KIND] == codes.DENSE]
+    return int((dense[:, codes.K] + (dense[:, codes.B] >= 0)) @ dense[:, codes.M])
 
 
 def _kept(table):
@@ -71,7 +91,7 @@ def network_forward(x, table, numbers, training, parameters, work, y):
     pass needs is then in `work`.
     """
     n, rows = x.shape[0], table.tolist()
-    scratch = work[n * (_kept(table) + 2 * _widest(table)) :]
+    room = work[n * (_kept(table) + 2 * _widest(table)) :]
     for i, row in enumerate(rows):
         k, m = row[codes.K], row[codes.M]
         here = training or i < len(rows) - 1
@@ -82,7 +102,7 @@ def network_forward(x, table, numbers, training, parameters, work, y):
         else:
             w, b = _matrix(parameters, row[codes.W], k, m), _vector(parameters, row[codes.B], m)
             z = _matrix(work, n * row[codes.Z] if training else -1, n, m)
-            dense_forward(x, w, b, row[codes.ACTIVATION], scratch, z, above)
+            dense_forward(x, w, b, row[codes.ACTIVATION], room, z, above)
         x = above
     if training and y is not x and n:
         y.copy_to_device(x)
@@ -95,9 +115,48 @@ def network_loss_gradients(
 
     Neither is written for a loss that is not finite.
     """
+    slices, panel = slices_of(x.shape[0], table, x.dtype.itemsize, t)
+    if slices and dx.size == 0:
+        loss = _narrow(
+            False, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
+            slices, panel,
+        )  # fmt: skip
+    else:
+        loss = _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx)
+    return _with_penalty(loss, recipe, numbers, parameters, gradients)
+
+
+def _narrow(
+    strict, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, slices, panel
+):
+    """The loss and its gradients in one kernel; strict: the loss is NaN if x is not finite."""
+    if sample_weight.size:
+        flat_sum(sample_weight, PLAIN, WEIGHT)
+    launch_narrow(
+        x, t, sample_weight, table, recipe[codes.LOSS], numbers[codes.DELTA], strict, parameters,
+        slices, panel, work,
+    )  # fmt: skip
+    sum_partials(1, slices, LOSS, scratch())
+    loss, size = result(LOSS), gradients.size
+    if isfinite(loss):
+        launch_slices(slices, size, False, work, gradients.reshape(1, size), gradients[:0])
+    return loss
+
+
+def _with_penalty(loss, recipe, numbers, parameters, gradients):
+    """The loss with L2, whose gradient is added; nothing is if the loss is not finite."""
+    if isfinite(loss) and numbers[codes.L2] != 0:
+        size = int(recipe[codes.WEIGHTS])
+        launch_penalty(parameters[:size], numbers[codes.L2], gradients[:size])
+        loss += result(PENALTY)
+    return loss
+
+
+def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx):
+    """The loss, its gradients and dx, layer by layer."""
     n, rows = x.shape[0], table.tolist()
     kept, widest = _kept(table), _widest(table)
-    scratch = work[n * (kept + 2 * widest) :]
+    room = work[n * (kept + 2 * widest) :]
     y = _matrix(work, n * rows[-1][codes.Y], n, rows[-1][codes.M])
     network_forward(x, table, numbers, True, parameters, work, y)
     places = n * kept, n * (kept + widest)
@@ -123,14 +182,8 @@ def network_loss_gradients(
         ready = i > 0 and lower[codes.KIND] == codes.DENSE
         saved_below = _saved(work, n, lower) if ready else nothing(x)
         f_below = lower[codes.ACTIVATION] if ready else codes.IDENTITY
-        backward(
-            False, above, below, w, saved, activation, saved_below, f_below, scratch, dw, db, dy
-        )
+        backward(False, above, below, w, saved, activation, saved_below, f_below, room, dw, db, dy)
         above = dy
-    if numbers[codes.L2] != 0:
-        size = int(recipe[codes.WEIGHTS])
-        launch_penalty(parameters[:size], numbers[codes.L2], gradients[:size])
-        loss += result(PENALTY)
     return loss
 
 
@@ -156,12 +209,14 @@ def network_step(
 
     The step count of the recipe goes up by one, each dropout layer's seed to the next.
     """
-    flat_sum(_flat(x), DIFFERENCES, CHECK)  # a saturated unit would hide an infinity
-    if isnan(result(CHECK)):
-        return nan
-    loss = network_loss_gradients(
-        x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, nothing(x)
-    )
+    operands = x, t, sample_weight, table, recipe, numbers, parameters, work, gradients
+    slices, panel = slices_of(x.shape[0], table, x.dtype.itemsize, t)
+    if slices:
+        loss = _narrow(True, *operands, slices, panel)
+    else:
+        flat_sum(_flat(x), DIFFERENCES, CHECK)  # a saturated unit would hide an infinity
+        loss = nan if isnan(result(CHECK)) else _layers(*operands, nothing(x))
+    loss = _with_penalty(loss, recipe, numbers, parameters, gradients)
     if isfinite(loss):
         recipe[codes.STEP] += 1
         network_update(recipe, numbers, gradients, parameters, first, second)

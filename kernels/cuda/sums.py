@@ -113,8 +113,7 @@ def sum_slices(real):
     return sum_slices
 
 
-def gradients_of_slices(slices, add, work, dw, db):
-    """dw = or += the sum over slices of `work` (slices, (k + 1) m), and db likewise."""
-    size = dw.size + dw.shape[1]
+def launch_slices(slices, size, add, work, dw, db):
+    """dw then db = or += the sum over slices of `work` (slices, size)."""
     grid = min(blocks(size, SUM_OUTPUTS), SUM_BLOCKS)
     sum_slices[dw.dtype](grid, slices, size, add, work, dw, db)

@@ -39,9 +39,11 @@ class _Shared:
     """The simulator's shared memory, with an alignment, which its own refuses; it begins as NaN."""
 
     def __init__(self, memory):
-        self.arrays = memory._allocations
+        self.memory, self.arrays = memory, memory._allocations
 
     def array(self, shape, dtype, alignment=None):
+        if shape == 0:  # what the launch has asked for
+            return self.memory.array(0, dtype)
         caller = sys._getframe(1)  # an array is known by the line that asks for it
         place = caller.f_code, caller.f_lineno
         fresh = np.empty(

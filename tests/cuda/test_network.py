@@ -7,7 +7,7 @@ import pytest
 
 import fastbp
 from fastbp.kernels import codes, cuda, reference
-from fastbp.kernels.cuda import target
+from fastbp.kernels.cuda import launch, narrow, target
 from fastbp.losses import LOSSES
 from fastbp.plan import Plan
 
@@ -19,13 +19,16 @@ OPTIMIZERS = {
 }
 CLIPS = {"none": None, "norm": fastbp.ClipNorm(0.3), "value": fastbp.ClipValue(0.02)}
 
-# sizes, rows: sweeps alone; a wide layer between them. On a GPU also what people train.
-NETS = {"narrow": ((3, 5, 2), 6), "wide": ((3, 20, 9, 2), 5)}
+# sizes, rows: all in one kernel, with several panels for a block; layer by layer, one of them wide.
+# On a GPU also what people train.
+NETS = {"narrow": ((3, 5, 2), 14), "wide": ((3, 20, 9, 2), 5)}
 if not target.SIMULATED:
     NETS |= {
+        "wide": ((3, 300, 9, 2), 5),
         "digits": ((64, 128, 10), 256),
         "images": ((784, 512, 512, 10), 512),
         "odd": ((30, 300, 40, 3), 1001),
+        "deep": ((100, 128, 128, 65, 10), 5003),
     }
 
 
@@ -187,3 +190,23 @@ def test_the_same_steps_give_the_same_bits(name):
     _, first = steps(case, cuda, np.dtype(np.float32))
     _, again = steps(case, cuda, np.dtype(np.float32))
     assert [a.tobytes() for a in first] == [a.tobytes() for a in again]
+
+
+def test_a_narrow_step_is_four_kernels(monkeypatch):
+    names, call = [], launch.Kernel.__call__
+
+    def record(kernel, *arguments, **more):
+        names.append(kernel.name)
+        call(kernel, *arguments, **more)
+
+    monkeypatch.setattr(launch.Kernel, "__call__", record)
+    steps(Case("narrow", np.dtype(np.float32), optimizer="adamw"), cuda, np.dtype(np.float32), 1)
+    assert names == ["narrow_network", "sum_partials", "sum_slices", "adamw"]
+
+
+def test_the_nets_are_what_their_names_say():
+    n, table = NETS["narrow"][1], Case("narrow", np.dtype(float)).plan.table
+    slices, rows = narrow.slices_of(n, table, 8)
+    assert slices
+    assert target.SIMULATED is (slices * rows < n)
+    assert narrow.slices_of(5, Case("wide", np.dtype(float)).plan.table, 8) == (0, 0)
