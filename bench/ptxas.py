@@ -12,8 +12,11 @@ from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
-from fastbp.kernels import cuda as kernels
-from fastbp.kernels.cuda import launch, target
+# This folder would give NVIDIA's package `cuda` the name of cuda.py; the root has fastbp.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from fastbp.kernels import cuda as kernels  # noqa: E402
+from fastbp.kernels.cuda import launch, target  # noqa: E402
 
 assert kernels  # importing it declares every kernel
 

@@ -163,12 +163,12 @@ def nothing(like):
     return _nothing_on(current_device(), like.dtype)
 
 
-def read(array, i):
-    """One number of an array on the GPU; waits for it."""
-    value = array[i : i + 1].copy_to_host(stream=stream())
+def read(array, begin, end):
+    """Some numbers of an array on the GPU, on the host; waits for them."""
+    values = array[begin:end].copy_to_host(stream=stream())
     if stream():
         stream().synchronize()
-    return value[0]
+    return values
 
 
 def free_bytes():

@@ -1,19 +1,20 @@
 """A whole network in CUDA: a sequence of launches; table, recipe, numbers and sums lie on the host.
 
 The network is a table, what a step does a recipe of integers and numbers: see codes.py. x, t,
-parameters and all that grows with them stay on the GPU; what comes back is one number of a step.
+parameters and all that grows with them stay on the GPU. The host waits for it once in a step, and
+once in a call of network_epoch: whether a loss is finite is seen on the GPU, by a gate (sums.py).
 """
 
-from math import isfinite, isnan, nan
+from math import isfinite
 
 import numpy as np
-from numba.types import int64
+from numba.types import float64, int32, int64
 
 from .. import codes
-from .blocks import FLAT, flat_grid
+from .blocks import FLAT, FLAT_BLOCKS, blocks, flat_grid
 from .dense import backward, dense_backward_work, dense_forward, dense_forward_work
 from .dropout import dropout
-from .launch import REALS, kernel, nothing
+from .launch import REALS, for_reals, kernel, nothing, read
 from .losses import LABELS, launch_loss
 from .narrow import launch_narrow, slices_of
 from .optimizers import adamw, rmsprop, sgd
@@ -21,14 +22,21 @@ from .regularization import clip_by_value, launch_clip, launch_penalty
 from .sums import (
     CHECK,
     DIFFERENCES,
+    LAST,
     LOSS,
-    PENALTY,
+    PARTIALS,
     PLAIN,
     WEIGHT,
+    account,
+    block_sum,
     flat_sum,
+    gated,
     launch_slices,
+    open_gate,
     result,
+    results,
     scratch,
+    spoil_loss,
     sum_partials,
 )
 from .target import cuda
@@ -115,21 +123,37 @@ def network_loss_gradients(
 
     Neither is written for a loss that is not finite.
     """
+    open_gate(1, scratch())
+    _launch_gradients(
+        False, 1.0, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+    )
+    return result(LAST)
+
+
+def _launch_gradients(
+    strict, weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+):
+    """Gradients, while the gate is open; then the loss goes to its account with this weight.
+
+    strict: the loss is NaN if x is not finite.
+    """
     slices, panel = slices_of(x.shape[0], table, x.dtype.itemsize, t)
-    if slices and dx.size == 0:
-        loss = _narrow(
-            False, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
-            slices, panel,
-        )  # fmt: skip
-    else:
-        loss = _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx)
-    return _with_penalty(loss, recipe, numbers, parameters, gradients)
+    operands = x, t, sample_weight, table, recipe, numbers, parameters, work, gradients
+    with gated():
+        if slices and dx.size == 0:
+            _narrow(strict, *operands, slices, panel)
+        else:
+            _layers(strict, *operands, dx)
+        if numbers[codes.L2] != 0:
+            size = int(recipe[codes.WEIGHTS])
+            launch_penalty(parameters[:size], numbers[codes.L2], gradients[:size])
+    account(1, weight, numbers[codes.L2] != 0, scratch())
 
 
 def _narrow(
     strict, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, slices, panel
 ):
-    """The loss and its gradients in one kernel; strict: the loss is NaN if x is not finite."""
+    """The loss, and its gradients, in one kernel and the sum over its slices."""
     if sample_weight.size:
         flat_sum(sample_weight, PLAIN, WEIGHT)
     launch_narrow(
@@ -137,22 +161,11 @@ def _narrow(
         slices, panel, work,
     )  # fmt: skip
     sum_partials(1, slices, LOSS, scratch())
-    loss, size = result(LOSS), gradients.size
-    if isfinite(loss):
-        launch_slices(slices, size, False, work, gradients.reshape(1, size), gradients[:0])
-    return loss
+    size = gradients.size
+    launch_slices(slices, size, False, work, gradients.reshape(1, size), gradients[:0])
 
 
-def _with_penalty(loss, recipe, numbers, parameters, gradients):
-    """The loss with L2, whose gradient is added; nothing is if the loss is not finite."""
-    if isfinite(loss) and numbers[codes.L2] != 0:
-        size = int(recipe[codes.WEIGHTS])
-        launch_penalty(parameters[:size], numbers[codes.L2], gradients[:size])
-        loss += result(PENALTY)
-    return loss
-
-
-def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx):
+def _layers(strict, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx):
     """The loss, its gradients and dx, layer by layer."""
     n, rows = x.shape[0], table.tolist()
     kept, widest = _kept(table), _widest(table)
@@ -162,9 +175,11 @@ def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradi
     places = n * kept, n * (kept + widest)
     above = _matrix(work, places[0], n, rows[-1][codes.M])
     launch_loss(recipe[codes.LOSS], y, t, numbers[codes.DELTA], sample_weight, above)
-    loss = result(LOSS)
-    if not isfinite(loss):
-        return loss
+    if strict:
+        flat_sum(_flat(x), DIFFERENCES, CHECK)
+        spoil_loss(1, scratch())
+    if dx.size and not isfinite(result(LOSS)):
+        return  # dx is the caller's, and passes no gate
     ready = False  # whether `above` is dz already
     for i in reversed(range(len(rows))):
         row, lower = rows[i], rows[i - 1] if i else None
@@ -184,7 +199,6 @@ def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradi
         f_below = lower[codes.ACTIVATION] if ready else codes.IDENTITY
         backward(False, above, below, w, saved, activation, saved_below, f_below, room, dw, db, dy)
         above = dy
-    return loss
 
 
 def network_update(recipe, numbers, gradients, parameters, first, second):
@@ -209,21 +223,35 @@ def network_step(
 
     The step count of the recipe goes up by one, each dropout layer's seed to the next.
     """
-    operands = x, t, sample_weight, table, recipe, numbers, parameters, work, gradients
-    slices, panel = slices_of(x.shape[0], table, x.dtype.itemsize, t)
-    if slices:
-        loss = _narrow(True, *operands, slices, panel)
-    else:
-        flat_sum(_flat(x), DIFFERENCES, CHECK)  # a saturated unit would hide an infinity
-        loss = nan if isnan(result(CHECK)) else _layers(*operands, nothing(x))
-    loss = _with_penalty(loss, recipe, numbers, parameters, gradients)
-    if isfinite(loss):
-        recipe[codes.STEP] += 1
-        network_update(recipe, numbers, gradients, parameters, first, second)
-        for row in table:
-            if row[codes.KIND] == codes.DROPOUT:
-                row[codes.SEED] = (int(row[codes.SEED]) + NEXT_SEED) % 2**63
+    open_gate(1, scratch())
+    ahead = recipe.copy()
+    _launch_step(
+        1.0, x, t, sample_weight, table, ahead, numbers, work, gradients, parameters, first, second
+    )
+    loss, _, _, steps = results()
+    recipe[codes.STEP] += int(steps)
+    _next_masks(table, int(steps))
     return loss
+
+
+def _launch_step(
+    weight, x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
+):
+    """Gradients and update while the gate is open. The recipe goes on as if it were."""
+    _launch_gradients(
+        True, weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
+        nothing(x),
+    )  # fmt: skip
+    recipe[codes.STEP] += 1
+    with gated():
+        network_update(recipe, numbers, gradients, parameters, first, second)
+
+
+def _next_masks(table, steps):
+    """The seeds of dropout after so many steps."""
+    for row in table:
+        if row[codes.KIND] == codes.DROPOUT:
+            row[codes.SEED] = (int(row[codes.SEED]) + steps * NEXT_SEED) % 2**63
 
 
 def rows_kernel(real, name):
@@ -250,6 +278,38 @@ GATHER = {(name, 2): rows_kernel(of, name) for name, of in TYPES.items()}
 GATHER |= {(name, 1): items_kernel(of, name) for name, of in (TYPES | LABELS).items()}
 
 
+@for_reals
+def weights_kernel(real):
+    @kernel(real[::1], int64[::1], int32, int32, int32, float64[::1], threads=FLAT)
+    def weights_of_batches(s, order, begin, batch, rows, scratch):
+        shared = cuda.shared.array(FLAT, float64)
+        first, total = begin + cuda.blockIdx.x * batch, 0.0
+        for i in range(first + cuda.threadIdx.x, min(first + batch, rows), FLAT):
+            total += s[order[i]] if order.size > 0 else s[i]
+        total = block_sum(shared, total)
+        if cuda.threadIdx.x == 0:
+            scratch[PARTIALS + cuda.blockIdx.x] = total
+
+    return weights_of_batches
+
+
+def _weights(sample_weight, order, begin, batch, rows, count):
+    """The weight of each of the next batches, on the host: one that weighs nothing is left out."""
+    if sample_weight.size == 0:
+        return [float(min(batch, rows - begin - i * batch)) for i in range(count)]
+    kernel, place = weights_kernel[sample_weight.dtype], scratch()
+    kernel(count, sample_weight, order, begin, batch, rows, place)
+    return read(place, PARTIALS, PARTIALS + count).tolist()
+
+
+def _batch(whole, rooms, order, begin, end):
+    """x, t and sample_weight of one batch: pieces, or the chosen rows in the room for them."""
+    if order.size == 0:
+        return [a[begin:end] if a.size else a for a in whole]
+    chosen = order[begin:end]
+    return [_gather(a, chosen, room) if a.size else a for a, room in zip(whole, rooms)]
+
+
 def _gather(source, chosen, room):
     """The chosen rows of an array, in the room for a batch."""
     target = room[: chosen.size]
@@ -268,29 +328,32 @@ def network_epoch(
     losses, the weights and the last loss added, added and written. It stops before a batch whose
     loss is not finite: sums[2] then holds that loss.
     """
-    rows, batch = x.shape[0], x_batch.shape[0]
-    for _ in range(steps):
-        if begin >= rows:
-            break
-        end = min(begin + batch, rows)
-        s, weight = sample_weight, float(end - begin)
-        if order.size:
-            chosen = order[begin:end]
-            xs, ts = _gather(x, chosen, x_batch), _gather(t, chosen, t_batch)
-            s = _gather(s, chosen, s_batch) if s.size else s
-        else:
-            xs, ts, s = x[begin:end], t[begin:end], s[begin:end] if s.size else s
-        if s.size:
-            flat_sum(s, PLAIN, WEIGHT)
-            weight = result(WEIGHT)
-        if weight > 0:
-            loss = network_step(
-                xs, ts, s, table, recipe, numbers, work, gradients, parameters, first, second
+    rows, batch, done = x.shape[0], x_batch.shape[0], False
+    while steps > 0 and begin < rows and not done:
+        count = min(steps, blocks(rows - begin, batch), FLAT_BLOCKS)  # one readback for so many
+        begins = range(begin, min(begin + count * batch, rows), batch)
+        weights = _weights(sample_weight, order, begin, batch, rows, count)
+        ahead, now, taken = recipe.copy(), table.copy(), []
+        open_gate(1, scratch())
+        for start, weight in zip(begins, weights):
+            if not weight > 0:
+                continue
+            taken.append(start)
+            batches = _batch(
+                (x, t, sample_weight), (x_batch, t_batch, s_batch), order, start,
+                min(start + batch, rows),
+            )  # fmt: skip
+            _launch_step(
+                weight, *batches, now, ahead, numbers, work, gradients, parameters, first, second
             )
+            _next_masks(now, 1)
+        loss, losses, mass, good = results()
+        recipe[codes.STEP] += int(good)
+        _next_masks(table, int(good))
+        if taken:
+            sums += losses, mass, 0
             sums[2] = loss
-            if not isfinite(loss):
-                break
-            sums[0] += weight * loss
-            sums[1] += weight
-        begin = end
+        done = good < len(taken)
+        begin = taken[int(good)] if done else min(begin + count * batch, rows)
+        steps -= count
     return begin

@@ -3,18 +3,21 @@
 gradients, parameters and every state array: (size,). step counts from 1.
 """
 
-from numba.types import boolean
+from numba.types import boolean, float64
 
 from .blocks import FLAT, flat_grid
 from .elementary import sqrt
 from .launch import for_reals, kernel
+from .sums import gate, is_open
 from .target import cuda
 
 
 @for_reals
 def sgd_kernel(real):
-    @kernel(real[::1], real, real, boolean, real[::1], real[::1], threads=FLAT)
-    def sgd(gradients, rate, mu, nesterov, parameters, velocity):
+    @kernel(float64[::1], real[::1], real, real, boolean, real[::1], real[::1], threads=FLAT)
+    def sgd(gate, gradients, rate, mu, nesterov, parameters, velocity):
+        if not is_open(gate):
+            return
         for i in range(cuda.grid(1), parameters.size, cuda.gridsize(1)):
             g = gradients[i]
             if velocity.size > 0:
@@ -29,10 +32,12 @@ def sgd_kernel(real):
 @for_reals
 def adamw_kernel(real):
     @kernel(
-        real[::1], real, real, real, real, real, real, real, real, real[::1], real[::1], real[::1],
-        threads=FLAT,
+        float64[::1], real[::1], real, real, real, real, real, real, real, real, real[::1],
+        real[::1], real[::1], threads=FLAT,
     )  # fmt: skip
-    def adamw(gradients, b1, new1, b2, new2, eps, shrink, m_scale, v_scale, parameters, m, v):
+    def adamw(gate, gradients, b1, new1, b2, new2, eps, shrink, m_scale, v_scale, parameters, m, v):
+        if not is_open(gate):
+            return
         for i in range(cuda.grid(1), parameters.size, cuda.gridsize(1)):
             g = gradients[i]
             mean = b1 * m[i] + new1 * g
@@ -46,8 +51,10 @@ def adamw_kernel(real):
 
 @for_reals
 def rmsprop_kernel(real):
-    @kernel(real[::1], real, real, real, real, real[::1], real[::1], threads=FLAT)
-    def rmsprop(gradients, rate, old, new, eps, parameters, square):
+    @kernel(float64[::1], real[::1], real, real, real, real, real[::1], real[::1], threads=FLAT)
+    def rmsprop(gate, gradients, rate, old, new, eps, parameters, square):
+        if not is_open(gate):
+            return
         for i in range(cuda.grid(1), parameters.size, cuda.gridsize(1)):
             g = gradients[i]
             s = old * square[i] + new * g * g
@@ -65,7 +72,7 @@ def sgd(gradients, learning_rate, momentum, nesterov, parameters, velocity):
     grid = flat_grid(parameters.size)
     if grid:
         sgd_kernel[parameters.dtype](
-            grid, gradients, learning_rate, momentum, nesterov, parameters, velocity
+            grid, gate(), gradients, learning_rate, momentum, nesterov, parameters, velocity
         )
 
 
@@ -79,7 +86,7 @@ def adamw(gradients, learning_rate, beta1, beta2, eps, weight_decay, step, param
     grid, step = flat_grid(parameters.size), int(step)
     if grid:
         adamw_kernel[parameters.dtype](
-            grid, gradients, beta1, 1 - beta1, beta2, 1 - beta2, eps,
+            grid, gate(), gradients, beta1, 1 - beta1, beta2, 1 - beta2, eps,
             1 - learning_rate * weight_decay, learning_rate / (1 - beta1**step),
             1 / (1 - beta2**step), parameters, m, v,
         )  # fmt: skip
@@ -90,5 +97,5 @@ def rmsprop(gradients, learning_rate, alpha, eps, parameters, square):
     grid = flat_grid(parameters.size)
     if grid:
         rmsprop_kernel[parameters.dtype](
-            grid, gradients, learning_rate, alpha, 1 - alpha, eps, parameters, square
+            grid, gate(), gradients, learning_rate, alpha, 1 - alpha, eps, parameters, square
         )

@@ -12,6 +12,8 @@ from .sums import (
     SQUARES,
     block_sum,
     flat_sum,
+    gate,
+    is_open,
     result,
     scratch,
     sum_partials,
@@ -21,8 +23,10 @@ from .target import cuda
 
 @for_reals
 def penalty_kernel(real):
-    @kernel(real[::1], float64, real[::1], float64[::1], threads=FLAT)
-    def l2_penalty(w, reg, dw, scratch):
+    @kernel(float64[::1], real[::1], float64, real[::1], float64[::1], threads=FLAT)
+    def l2_penalty(gate, w, reg, dw, scratch):
+        if not is_open(gate):
+            return
         shared = cuda.shared.array(FLAT, float64)
         slope, total = real(2 * reg), 0.0
         for i in range(cuda.grid(1), w.size, cuda.gridsize(1)):
@@ -37,8 +41,10 @@ def penalty_kernel(real):
 
 @for_reals
 def scale_kernel(real):
-    @kernel(float64, float64[::1], real[::1], threads=FLAT)
-    def clip_by_global_norm(max_norm, scratch, gradients):
+    @kernel(float64[::1], float64, float64[::1], real[::1], threads=FLAT)
+    def clip_by_global_norm(gate, max_norm, scratch, gradients):
+        if not is_open(gate):
+            return
         norm = sqrt(scratch[NORM])
         if norm > max_norm:
             scale = real(max_norm / norm)
@@ -50,8 +56,10 @@ def scale_kernel(real):
 
 @for_reals
 def clip_kernel(real):
-    @kernel(real, real[::1], threads=FLAT)
-    def clip_by_value(limit, gradients):
+    @kernel(float64[::1], real, real[::1], threads=FLAT)
+    def clip_by_value(gate, limit, gradients):
+        if not is_open(gate):
+            return
         for i in range(cuda.grid(1), gradients.size, cuda.gridsize(1)):
             g = gradients[i]
             gradients[i] = limit if g > limit else (-limit if g < -limit else g)  # a NaN stays
@@ -63,7 +71,7 @@ def launch_penalty(w, reg, dw):
     """dw += 2 reg w, and leaves the penalty in scratch[PENALTY]."""
     grid = flat_grid(w.size)
     if grid:
-        penalty_kernel[w.dtype](grid, w, reg, dw, scratch())
+        penalty_kernel[w.dtype](grid, gate(), w, reg, dw, scratch())
     sum_partials(1, grid, PENALTY, scratch())
 
 
@@ -77,7 +85,9 @@ def launch_clip(max_norm, gradients):
     """Scales the gradients, and leaves the square of their norm in scratch[NORM]."""
     flat_sum(gradients, SQUARES, NORM)
     if gradients.size:
-        scale_kernel[gradients.dtype](flat_grid(gradients.size), max_norm, scratch(), gradients)
+        scale_kernel[gradients.dtype](
+            flat_grid(gradients.size), gate(), max_norm, scratch(), gradients
+        )
 
 
 def clip_by_global_norm(max_norm, gradients):
@@ -89,4 +99,4 @@ def clip_by_global_norm(max_norm, gradients):
 def clip_by_value(limit, gradients):
     """gradients (size,) = min(max(gradients, -limit), limit) in place."""
     if gradients.size:
-        clip_kernel[gradients.dtype](flat_grid(gradients.size), limit, gradients)
+        clip_kernel[gradients.dtype](flat_grid(gradients.size), gate(), limit, gradients)

@@ -7,7 +7,7 @@ import pytest
 
 import fastbp
 from fastbp.kernels import codes, cuda, reference
-from fastbp.kernels.cuda import launch, narrow, target
+from fastbp.kernels.cuda import launch, narrow, sums, target
 from fastbp.losses import LOSSES
 from fastbp.plan import Plan
 
@@ -192,16 +192,24 @@ def test_the_same_steps_give_the_same_bits(name):
     assert [a.tobytes() for a in first] == [a.tobytes() for a in again]
 
 
-def test_a_narrow_step_is_four_kernels(monkeypatch):
-    names, call = [], launch.Kernel.__call__
+def test_a_narrow_epoch_is_five_kernels_a_step_and_one_wait(monkeypatch):
+    names, waits, call, read = [], [], launch.Kernel.__call__, sums.read
 
     def record(kernel, *arguments, **more):
         names.append(kernel.name)
         call(kernel, *arguments, **more)
 
     monkeypatch.setattr(launch.Kernel, "__call__", record)
-    steps(Case("narrow", np.dtype(np.float32), optimizer="adamw"), cuda, np.dtype(np.float32), 1)
-    assert names == ["narrow_network", "sum_partials", "sum_slices", "adamw"]
+    monkeypatch.setattr(sums, "read", lambda *place: waits.append(place) or read(*place))
+    dtype = np.dtype(np.float32)
+    case = Case("narrow", dtype, optimizer="adamw")
+    (x, t, s), out = case.data(cuda, dtype), case.arrays(cuda, dtype)
+    none = target.host.to_device(np.empty(0, int))
+    end = cuda.network_epoch(x, t, s, none, 0, 9, *out[:3], x[:7], t[:7], s, *out[3:], np.zeros(3))
+    assert end == len(case.x)
+    step = ["narrow_network", "sum_partials", "sum_slices", "account", "adamw"]
+    assert names == ["open_gate", *step, *step]
+    assert len(waits) == 1
 
 
 def test_the_nets_are_what_their_names_say():
