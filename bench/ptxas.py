@@ -70,14 +70,25 @@ def report(kernel, architecture):
 
 
 def table():
-    """A row per kernel: threads, shared memory, then registers by architecture."""
+    """A row per kernel, the largest of the types of labels: threads, shared memory, registers."""
     yield f"| kernel | threads | shared, bytes | {' | '.join(ARCHITECTURES)} |"
     yield "|---|--:|--:|" + "--:|" * len(ARCHITECTURES)
+    rows = {}
     for kernel in launch.KERNELS:
-        reports = [report(kernel, architecture) for architecture in ARCHITECTURES]
-        cells = [f"{r.registers}" + f", {r.spills} spilled" * bool(r.spills) for r in reports]
-        name = f"{kernel.name} {kernel.variant}".strip()
-        yield f"| {name} | {kernel.threads} | {reports[0].shared} | {' | '.join(cells)} |"
+        variant = [word for word in kernel.variant.split() if "int" not in word]
+        rows.setdefault((" ".join([kernel.name, *variant]), kernel.threads), []).append(kernel)
+    for (name, threads), kernels_of_row in rows.items():
+        reports = [
+            [report(kernel, architecture) for kernel in kernels_of_row]
+            for architecture in ARCHITECTURES
+        ]
+        shared = max(each.shared for each in reports[0])
+        registers = [
+            f"{max(each.registers for each in row)}"
+            + ", spilled" * any(each.spills for each in row)
+            for row in reports
+        ]
+        yield f"| {name} | {threads} | {shared} | {' | '.join(registers)} |"
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ class Sweep(
         return f"{self.inputs}x{self.outputs}"
 
 
+TILES: dict[int, tuple[Tile, ...]]
+SWEEPS: dict[int, tuple[Sweep, ...]]
+
 # By bytes of a float. In float64 a large tile takes all registers of a thread, and a sweep over
 # 256 outputs more than the 48 KB of shared memory that every GPU has.
 if SIMULATED:

@@ -9,7 +9,18 @@ if SIMULATED:
     from numpy import cos, exp, expm1, isfinite, log, log1p, sin, sqrt, tanh
     from scipy.special import erf
 else:
-    from math import cos, erf, exp, expm1, isfinite, log, log1p, sin, sqrt, tanh
+    from math import (  # type: ignore[assignment]
+        cos,
+        erf,
+        exp,
+        expm1,
+        isfinite,
+        log,
+        log1p,
+        sin,
+        sqrt,
+        tanh,
+    )
 
 __all__ = [
     "cos",

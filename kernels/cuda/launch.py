@@ -8,6 +8,7 @@ import inspect
 import math
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -15,8 +16,11 @@ from numba import types
 from .blocks import PRECISIONS
 from .target import SIMULATED, host, require
 
-REALS = {np.dtype(np.float32): types.float32, np.dtype(np.float64): types.float64}
-KERNELS = []  # every kernel of the library: the offline tests compile them all
+REALS: dict[np.dtype[Any], Any] = {
+    np.dtype(np.float32): types.float32,
+    np.dtype(np.float64): types.float64,
+}
+KERNELS: list["Kernel"] = []  # every kernel of the library: the offline tests compile them all
 MOST = 2**31 - 1  # of an extent or a grid: indices are 32 bits wide
 GRID = (MOST, 65535, 65535)  # blocks along x, y and z
 

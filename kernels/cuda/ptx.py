@@ -133,7 +133,7 @@ else:
         """Two float32 rounded to bf16, in one word."""
         return np.uint32(to_bf16(high) << 16 | to_bf16(low))
 
-    def mma(numbers, a, b, c):
+    def warp_product(numbers, a, b, c):
         """c + a @ b of a warp, in the fragments of the PTX manual; numbers: those in a word."""
         words = cuda.shared.array((1024, 6), np.uint32)
         t = cuda.threadIdx.x
@@ -160,7 +160,7 @@ else:
         def numbers(words):
             return np.array(words, np.uint32).view(np.float32)
 
-        return mma(numbers, (a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3))
+        return warp_product(numbers, (a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3))
 
     def mma_bf16(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3):
         """c + a @ b: a 16x16 and b 16x8 in pairs of bf16, c 16x8 in float32."""
@@ -169,4 +169,4 @@ else:
             halves = [word << shift & 0xFFFF0000 for word in map(int, words) for shift in (16, 0)]
             return np.array(halves, np.uint32).view(np.float32)
 
-        return mma(numbers, (a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3))
+        return warp_product(numbers, (a0, a1, a2, a3), (b0, b1), (c0, c1, c2, c3))

@@ -5,19 +5,21 @@ None where numba-cuda is not installed: kernels can then be imported and read, a
 what is missing. `device` makes a function that only kernels call. launch.py makes kernels.
 """
 
+import importlib
 import importlib.util
 import sys
+from typing import Any
 
 import numpy as np
 from numba.core import config
 
-host, missing = None, "numba-cuda is not installed"
+host: Any = None
+missing = "numba-cuda is not installed"
 if importlib.util.find_spec("numba_cuda") is not None:
     if not hasattr(np, "row_stack"):  # numba-cuda 0.30 names it, NumPy 2.5 has it no more
         np.row_stack = np.vstack  # noqa: NPY201
     try:
-        from numba import cuda as host
-
+        host = importlib.import_module("numba.cuda")
         missing = ""
     except ImportError as error:
         missing = f"numba-cuda cannot be imported ({error})"
