@@ -44,13 +44,14 @@ class _Shared:
         self.memory, self.arrays = memory, memory._allocations
 
     def array(self, shape, dtype, alignment=None):
+        return self.at(sys._getframe(1), shape, dtype)
+
+    def at(self, caller, shape, dtype):
+        """The array of a block that is known by the line that asks for it."""
         if shape == 0:  # what the launch has asked for
             return self.memory.array(0, dtype)
-        caller = sys._getframe(1)  # an array is known by the line that asks for it
         place = caller.f_code, caller.f_lineno
-        fresh = np.empty(
-            shape, np.dtype(str(np.dtype(dtype) if isinstance(dtype, type) else dtype))
-        )
+        fresh = np.empty(shape, str(np.dtype(dtype) if isinstance(dtype, type) else dtype))
         fresh.fill(np.nan if fresh.dtype.kind == "f" else 0x7FC00000)  # a NaN to tensor cores
         return self.arrays.setdefault(place, fresh)
 
