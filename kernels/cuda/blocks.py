@@ -50,7 +50,7 @@ if SIMULATED:
     SWEEPS = dict.fromkeys((4, 8), (Sweep(8, 4, 4, 4, 4, 4, 2), Sweep(8, 8, 4, 4, 4, 4, 2)))
     NARROW, SWEEP_THREADS, SLICE_PANELS = 16, 8, 1
     LARGE_BLOCKS, SPLIT_BLOCKS, SPLIT_ROWS = 2, 8, 8
-    TENSOR = 16, 16, 8, 16, 16
+    TENSOR = 32, 16, 8, 32, 16
     NARROW_THREADS, NARROW_SLICES, NARROW_WIDTH = 4, 3, 8
 else:
     FLAT, FLAT_BLOCKS = 256, 1024

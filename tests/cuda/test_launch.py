@@ -40,11 +40,6 @@ def test_asking_for_cuda_says_what_is_missing(missing, available, message, monke
             ask()
 
 
-def test_networks_do_not_live_on_a_gpu_yet():
-    with pytest.raises(ValueError, match=r"device: expected .* got 'cuda': .*network_step"):
-        fastbp.Sequential(fastbp.Dense(2, 1), device="cuda")
-
-
 @anywhere
 @pytest.mark.skipif(target.cuda is None, reason="numba-cuda is not installed")
 def test_numpy_without_row_stack_is_mended():

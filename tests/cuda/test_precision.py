@@ -10,8 +10,8 @@ from fastbp.kernels.cuda.launch import using
 BITS = {"tf32": 11, "bf16": 8}  # of a rounded number, with the one that is not stored
 precisions = pytest.mark.parametrize("precision", BITS)
 
-# (n, k, m): wide in both passes. Simulated tiles have 16 x 16 elements and 8 or 16 of depth.
-SHAPES = [(17, 18, 19)]
+# (n, k, m): wide in both passes. Simulated tiles have 32 x 16 elements and 8 or 16 of depth.
+SHAPES = [(34, 18, 19)]
 if not target.SIMULATED:
     SHAPES += [(2048, 1024, 1024), (2049, 1023, 1025), (4096, 512, 2048)]
 
