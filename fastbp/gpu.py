@@ -170,8 +170,9 @@ def network_epoch(
         room = _work(len(x_batch), table, x.dtype)
         _epoch.append((_Resident(data, rooms, tuple(changed_on_gpu)), room))
     here, room = _epoch[0]
-    arguments = [*here.data, begin, steps, table, recipe, numbers, *here.rooms, room, *here.changed]
-    end: int = cuda.network_epoch(*arguments, sums)
+    steps_to_take = begin, steps, table, recipe, numbers
+    arguments = [*here.data, *steps_to_take, *here.rooms, room, *here.changed, sums]
+    end: int = cuda.network_epoch(*arguments)
     here.download()
     if end >= len(x) or not np.isfinite(sums[2]):
         _epoch.clear()
