@@ -40,22 +40,21 @@ class Kernel:
         """Numba's own, compiled at the first launch: that takes a GPU."""
         if self._dispatcher is None:
             require()
-            options = {} if SIMULATED else {"launch_bounds": self.bounds}
-            signature = types.void(*self.signature)
-            self._dispatcher = host.jit([signature], **options)(self.function)
+            # No link-time optimisation: what runs is the PTX that the offline tests assemble.
+            options = {} if SIMULATED else {"launch_bounds": self.bounds, "lto": False}
+            self._dispatcher = host.jit(types.void(*self.signature), **options)(self.function)
         return self._dispatcher
 
     def __call__(self, grid, *arguments, shared=0):
         """Run on a grid of blocks, on the stream in use; `shared`: bytes of shared memory."""
         check_grid(self.name, grid, self.threads, self.threads)
-        for name, of, argument in zip(self.parameters, self.signature, arguments, strict=True):
-            if isinstance(of, types.Array):
-                check_array(f"{self.name}: {name}", argument)
-        if SIMULATED:  # as the signature casts them on a GPU
-            arguments = [
-                argument if isinstance(of, types.Array) else of(argument)
-                for of, argument in zip(self.signature, arguments, strict=True)
-            ]
+        here = current_device()
+        arguments = [
+            check_array(f"{self.name}: {name}", argument, of, here)
+            if isinstance(of, types.Array)
+            else cast(of, argument)
+            for name, of, argument in zip(self.parameters, self.signature, arguments, strict=True)
+        ]
         self.dispatcher()[grid, self.threads, stream(), shared](*arguments)
 
 
@@ -93,9 +92,16 @@ def check_grid(name, grid, threads, most):
         raise ValueError(f"{name}: expected 1 to {most} threads in a block, got {threads}")
 
 
-def check_array(name, array):
-    """An array that is not on the GPU in use, or too long for indices of 32 bits."""
-    if not hasattr(array, "__cuda_array_interface__" if not SIMULATED else "__cuda_ndarray__"):
+def cast(of, number):
+    """A number as a kernel of one signature takes it."""
+    if SIMULATED:
+        return of(number)
+    return (bool if of == types.boolean else float if isinstance(of, types.Float) else int)(number)
+
+
+def check_array(name, array, of, here):
+    """The array, if a kernel on GPU `here` may take it as `of`; it would not look itself."""
+    if not hasattr(array, "__cuda_ndarray__" if SIMULATED else "__cuda_array_interface__"):
         raise TypeError(
             f"{name}: expected an array on the GPU, got {type(array).__module__}."
             f"{type(array).__qualname__}; move it with numba.cuda.to_device"
@@ -105,12 +111,20 @@ def check_array(name, array):
             f"{name}: expected at most {MOST} elements along an axis (indices have 32 bits), "
             f"got shape {tuple(array.shape)}"
         )
-    here, there = current_device(), device_of(array)
+    if str(array.dtype).removeprefix("torch.") != str(of.dtype) or len(array.shape) != of.ndim:
+        raise TypeError(
+            f"{name}: expected {of.dtype} with {of.ndim} axes, got {array.dtype} of shape "
+            f"{tuple(array.shape)}; all arrays of a call have one float type"
+        )
+    if hasattr(array, "is_c_contiguous") and not array.is_c_contiguous():
+        raise ValueError(f"{name}: expected a C-contiguous array; copy it into one")
+    there = device_of(array)
     if there != here:
         raise ValueError(
             f"{name}: expected an array on GPU {here}, which is in use, got one on GPU {there}; "
             f"select it with numba.cuda.select_device({there}), or copy the array"
         )
+    return array
 
 
 def current_device():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numba import types
 
 import fastbp
 from fastbp.kernels import codes, cuda
@@ -88,9 +89,21 @@ def test_a_grid_or_a_block_of_the_wrong_size_is_refused(grid, threads, message):
 @pytest.mark.parametrize("shape", [(2**31,), (2, 2**31), (2**31, 1)], ids=str)
 def test_extents_beyond_32_bits_are_refused(shape):
     array = SimpleNamespace(shape=shape, __cuda_array_interface__={}, __cuda_ndarray__=True)
+    of = types.float32[(slice(None),) * (len(shape) - 1) + (slice(None, None, 1),)]
     message = r"sum: a: expected at most 2147483647 elements along an axis .* got shape"
     with pytest.raises(ValueError, match=message):
-        launch.check_array("sum: a", array)
+        launch.check_array("sum: a", array, of, 0)
+
+
+def test_another_type_or_layout_is_refused():
+    parameters, velocity = device(3), device(0)
+    for gradients, error, message in (
+        (device(3, dtype=np.float64), TypeError, "expected float32 with 1 axes, got float64 of"),
+        (device(3, 1), TypeError, r"expected float32 with 1 axes, got float32 of shape \(3, 1\)"),
+        (device(6)[::2], ValueError, "expected a C-contiguous array; copy it into one"),
+    ):
+        with pytest.raises(error, match=f"sgd: gradients: {message}"):
+            cuda.sgd(gradients, 0.1, 0.0, False, parameters, velocity)
 
 
 def test_out_of_memory_says_how_much(monkeypatch):
