@@ -111,12 +111,12 @@ def check_array(name, array, of, here):
             f"{name}: expected at most {MOST} elements along an axis (indices have 32 bits), "
             f"got shape {tuple(array.shape)}"
         )
-    if str(array.dtype).removeprefix("torch.") != str(of.dtype) or len(array.shape) != of.ndim:
+    if str(array.dtype) != str(of.dtype) or len(array.shape) != of.ndim:
         raise TypeError(
             f"{name}: expected {of.dtype} with {of.ndim} axes, got {array.dtype} of shape "
             f"{tuple(array.shape)}; all arrays of a call have one float type"
         )
-    if hasattr(array, "is_c_contiguous") and not array.is_c_contiguous():
+    if not is_contiguous(array):
         raise ValueError(f"{name}: expected a C-contiguous array; copy it into one")
     there = device_of(array)
     if there != here:
@@ -125,6 +125,13 @@ def check_array(name, array, of, here):
             f"select it with numba.cuda.select_device({there}), or copy the array"
         )
     return array
+
+
+def is_contiguous(array):
+    """Whether an array is C-contiguous: one of Numba's, or what another library says of its own."""
+    if hasattr(array, "is_c_contiguous"):
+        return array.is_c_contiguous()
+    return array.__cuda_array_interface__.get("strides") is None
 
 
 def current_device():

@@ -33,7 +33,7 @@ from .losses import share_of, term
 from .sums import PARTIALS, block_sum, scratch
 from .target import cuda, device, host
 
-GELU_AND_KIN = tuple(sorted(KEEPS_Z))
+WITH_Z = tuple(sorted(KEEPS_Z))  # Numba knows no sets
 LABELS = {"int32": int32, "int64": int64}
 
 
@@ -120,8 +120,7 @@ def toward_input(table, i, rows, dz, w, dx, c, s):
 def through_activation(table, i, rows, dz, s):
     """dz = dy * f'(z) in place."""
     f, m = table[i, ACTIVATION], table[i, M]
-    keeps_z = f in GELU_AND_KIN
-    saved = rows * (table[i, Z] if keeps_z else table[i, Y])
+    saved = rows * (table[i, Z] if f in WITH_Z else table[i, Y])
     for e in range(cuda.threadIdx.x, rows * m, NARROW_THREADS):
         s[dz + e] *= slope(f, s[saved + e])
 

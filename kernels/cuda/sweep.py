@@ -13,7 +13,7 @@ from .blocks import SWEEPS, threads_of_sweep
 from .launch import REALS, kernel, variants
 from .ptx import load4
 from .target import cuda, device
-from .tiles import fetch_dz, hold
+from .tiles import fetch, fetch_dz, hold
 
 
 def sweeper(real, sweep):
@@ -28,11 +28,8 @@ def sweeper(real, sweep):
     x_held, dz_held = 4 * x_fours, 4 * dz_fours
     x_line, dz_line, w_line = inputs // 4, outputs // 4, chunk // 4
     x_shape, dz_shape, w_shape = (panel, inputs), (panel, outputs), (chunk, inputs + 4)
-    dw_shape, dx_shape, sums = (
-        (thread_inputs, thread_outputs),
-        (dx_rows, dx_columns),
-        -(-outputs // threads),
-    )
+    dw_shape, dx_shape = (thread_inputs, thread_outputs), (dx_rows, dx_columns)
+    sums = -(-outputs // threads)  # columns of db that a thread has
 
     @device
     def load(x, dy, saved, activation, row, k0, end, wide_x, wide_dy, hx, hz):
@@ -40,7 +37,7 @@ def sweeper(real, sweep):
         for u in range(x_fours):
             v = cuda.threadIdx.x + threads * u
             i, j = row + v // x_line, k0 + v % x_line * 4
-            hold(hx, u, fetch_dz(False, x, x, activation, i, j, end, wide_x))
+            hold(hx, u, fetch(x, i, j, end, wide_x))
         for u in range(dz_fours):
             v = cuda.threadIdx.x + threads * u
             i, j = row + v // dz_line, v % dz_line * 4
@@ -55,13 +52,13 @@ def sweeper(real, sweep):
                 target[v // line, v % line * 4 + c] = held[4 * u + c]
 
     @device
-    def turn_weights(w, k0, j0, activation, wide, ws):
+    def turn_weights(w, k0, j0, wide, ws):
         """ws[j, i] = w[k0 + i, j0 + j]: (chunk, inputs) of w.T."""
         four = cuda.local.array(4, real)
         for u in range(w_fours):
             v = cuda.threadIdx.x + threads * u
             i, j = v // w_line, v % w_line * 4
-            hold(four, 0, fetch_dz(False, w, w, activation, k0 + i, j0 + j, w.shape[0], wide))
+            hold(four, 0, fetch(w, k0 + i, j0 + j, w.shape[0], wide))
             for c in range(4):
                 ws[j + c, i] = four[c]
 
@@ -132,7 +129,7 @@ def sweeper(real, sweep):
                 for j0 in range(0, outputs, chunk):
                     if chunk < outputs or row == begin:  # else all of w is there
                         cuda.syncthreads()
-                        turn_weights(w, k0, j0, activation, wide_w, ws)
+                        turn_weights(w, k0, j0, wide_w, ws)
                         cuda.syncthreads()
                     add_toward_input(dzs, ws, j0, part)
                 for r in range(dx_rows):

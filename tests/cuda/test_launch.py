@@ -106,6 +106,13 @@ def test_another_type_or_layout_is_refused():
             cuda.sgd(gradients, 0.1, 0.0, False, parameters, velocity)
 
 
+@anywhere
+@pytest.mark.parametrize(("strides", "expected"), [(None, True), ((8, 4), False)])
+def test_an_array_of_another_library_says_its_layout(strides, expected):
+    array = SimpleNamespace(__cuda_array_interface__={"strides": strides})
+    assert launch.is_contiguous(array) is expected
+
+
 def test_out_of_memory_says_how_much(monkeypatch):
     if target.SIMULATED:
 
