@@ -1,6 +1,7 @@
 """Every kernel compiles to PTX and assembles for the GPUs that users have, with no GPU here."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,26 @@ def test_assembles_without_spills(kernel, architecture, record_property):
     record_property("registers", report.registers)
     assert report.spills == 0
     assert report.shared <= SHARED
+    assert not re.search(r"\b(atom|red)\.", report.ptx), "sums would not repeat"
     threads, blocks = kernel.bounds
     assert report.registers * threads * blocks <= REGISTERS
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "instructions"),
+    [
+        ("product_forward", "float32 128x128", ("ld.global.v4.f32", "ld.shared.v4.f32")),
+        ("product_forward", "float64 64x64", ("ld.global.v2.f64", "ld.shared.v2.f64")),
+        ("product_toward_weights", "float32 128x128", ("ld.global.v4.f32", "st.shared.v4.f32")),
+        ("product_forward", "float32 128x128 tf32", ("mma.sync.aligned.m16n8k8",)),
+        ("product_forward", "float32 128x128 bf16", ("mma.sync.aligned.m16n8k16",)),
+        ("backward_sweep", "float32 64x64", ("ld.global.v4.f32", "ld.shared.v4.f32")),
+    ],
+)
+def test_memory_moves_in_vectors_and_tensor_cores_multiply(name, variant, instructions):
+    (kernel,) = (k for k in launch.KERNELS if (k.name, k.variant) == (name, variant))
+    ptx = ptxas.compile_ptx(kernel.function, kernel.signature, "sm_90a")
+    assert [each for each in instructions if each not in ptx] == []
 
 
 def test_every_public_kernel_is_declared():
