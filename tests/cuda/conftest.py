@@ -28,15 +28,31 @@ if target.SIMULATED:
 HERE = Path(__file__).parent
 
 
-def pytest_collection_modifyitems(items):
+def why_not(item):
+    """What keeps a test from running here."""
+    if HERE not in item.path.parents or item.get_closest_marker("anywhere"):
+        return ""
+    if item.get_closest_marker("offline"):
+        return target.missing or ("the simulator has no compiler" if target.SIMULATED else "")
+    return target.why_not()
+
+
+def pytest_collection_modifyitems(config, items):
+    run, left_out, files = [], [], set()
     for item in items:
-        if HERE not in item.path.parents or item.get_closest_marker("anywhere"):
+        reason = why_not(item)
+        if reason and item.path in files:
+            left_out.append(item)  # the first of its file says why
             continue
-        if target.why_not():
-            item.add_marker(pytest.mark.skip(reason=target.why_not()))
-        if target.SIMULATED:
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+            files.add(item.path)
+        if target.SIMULATED and HERE in item.path.parents:
             # NumPy warns where a GPU computes in silence: integers that wrap, infinities.
             item.add_marker(pytest.mark.filterwarnings("ignore::RuntimeWarning"))
+        run.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = run
 
 
 @pytest.fixture(scope="session", params=[np.float32, np.float64], ids=["float32", "float64"])

@@ -9,11 +9,7 @@ import pytest
 from fastbp.kernels import cuda as kernels
 from fastbp.kernels.cuda import inside, launch, target
 
-pytestmark = [
-    pytest.mark.anywhere,
-    pytest.mark.skipif(bool(target.missing), reason=target.missing or "-"),
-    pytest.mark.skipif(target.SIMULATED, reason="the simulator has no compiler"),
-]
+pytestmark = pytest.mark.offline
 
 SHARED = 48 * 1024  # bytes that a kernel may have without asking the driver for more
 REGISTERS = 65536  # of a multiprocessor
