@@ -40,8 +40,8 @@ class Sweep(
 TILES: dict[int, tuple[Tile, ...]]
 SWEEPS: dict[int, tuple[Sweep, ...]]
 
-# By bytes of a float. In float64 a large tile takes all registers of a thread, and a sweep over
-# 256 outputs more than the 48 KB of shared memory that every GPU has.
+# By bytes of a float. In float64 a large tile takes all registers of a thread; the chunks of sweeps
+# are such that they fit into the 48 KB of shared memory that every GPU has.
 if SIMULATED:
     FLAT, FLAT_BLOCKS = 4, 3
     LANES, ROW_THREADS = 2, 4
@@ -71,6 +71,7 @@ else:
             Sweep(32, 32, 16, 4, 4, 32, 4),
             Sweep(64, 64, 16, 4, 4, 32, 4),
             Sweep(64, 128, 16, 4, 8, 16, 4),
+            Sweep(64, 256, 16, 8, 8, 8, 4),
         ),
     }
     NARROW, SWEEP_THREADS, SLICE_PANELS = 256, 2**16, 4

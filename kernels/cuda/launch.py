@@ -32,7 +32,15 @@ class Kernel:
         self.function, self.signature = function, signature
         self.threads, self.bounds = threads, (threads, blocks)
         self.name, self.variant = function.__name__, variant
-        self.parameters = list(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters
+        self.operands = [  # (name, what it is in Numba, NumPy's type of an array's elements)
+            (
+                f"{self.name}: {name}",
+                of,
+                np.dtype(str(of.dtype)) if isinstance(of, types.Array) else None,
+            )
+            for name, of in zip(parameters, signature, strict=True)
+        ]
         self._dispatcher = None
         KERNELS.append(self)
 
@@ -50,10 +58,8 @@ class Kernel:
         check_grid(self.name, grid, self.threads, self.threads)
         here = current_device()
         arguments = [
-            check_array(f"{self.name}: {name}", argument, of, here)
-            if isinstance(of, types.Array)
-            else cast(of, argument)
-            for name, of, argument in zip(self.parameters, self.signature, arguments, strict=True)
+            check_array(name, argument, dtype, of.ndim, here) if dtype else cast(of, argument)
+            for (name, of, dtype), argument in zip(self.operands, arguments, strict=True)
         ]
         self.dispatcher()[grid, self.threads, stream(), shared](*arguments)
 
@@ -99,8 +105,8 @@ def cast(of, number):
     return (bool if of == types.boolean else float if isinstance(of, types.Float) else int)(number)
 
 
-def check_array(name, array, of, here):
-    """The array, if a kernel on GPU `here` may take it as `of`; it would not look itself."""
+def check_array(name, array, dtype, axes, here):
+    """The array, if a kernel on GPU `here` may take it; the kernel itself would not look."""
     if not hasattr(array, "__cuda_ndarray__" if SIMULATED else "__cuda_array_interface__"):
         raise TypeError(
             f"{name}: expected an array on the GPU, got {type(array).__module__}."
@@ -111,9 +117,9 @@ def check_array(name, array, of, here):
             f"{name}: expected at most {MOST} elements along an axis (indices have 32 bits), "
             f"got shape {tuple(array.shape)}"
         )
-    if str(array.dtype) != str(of.dtype) or len(array.shape) != of.ndim:
+    if array.dtype != dtype or len(array.shape) != axes:
         raise TypeError(
-            f"{name}: expected {of.dtype} with {of.ndim} axes, got {array.dtype} of shape "
+            f"{name}: expected {dtype} with {axes} axes, got {array.dtype} of shape "
             f"{tuple(array.shape)}; all arrays of a call have one float type"
         )
     if not is_contiguous(array):

@@ -24,7 +24,7 @@ def sweeper(real, sweep):
     dx_columns = panel * inputs // (threads * dx_rows)
     dx_across = inputs // dx_columns
     x_fours, dz_fours = panel * inputs // 4 // threads, panel * outputs // 4 // threads
-    w_fours = chunk * inputs // 4 // threads
+    w_fours = chunk * inputs // 4  # of the block
     x_held, dz_held = 4 * x_fours, 4 * dz_fours
     x_line, dz_line, w_line = inputs // 4, outputs // 4, chunk // 4
     x_shape, dz_shape, w_shape = (panel, inputs), (panel, outputs), (chunk, inputs + 4)
@@ -55,8 +55,7 @@ def sweeper(real, sweep):
     def turn_weights(w, k0, j0, wide, ws):
         """ws[j, i] = w[k0 + i, j0 + j]: (chunk, inputs) of w.T."""
         four = cuda.local.array(4, real)
-        for u in range(w_fours):
-            v = cuda.threadIdx.x + threads * u
+        for v in range(cuda.threadIdx.x, w_fours, threads):
             i, j = v // w_line, v % w_line * 4
             hold(four, 0, fetch(w, k0 + i, j0 + j, w.shape[0], wide))
             for c in range(4):
