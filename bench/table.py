@@ -20,6 +20,7 @@ from fastbp.benchmarks.report import (
     microseconds,
     missing,
     percent,
+    shares,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,31 +87,31 @@ def table_of_layers(results, folder):
 def table_of_steps(results, folder):
     """A row per net: everybody's time, ours over the best, and the same with one thread."""
     rows = results["rows"]
-    names = [name for name in contenders_of(rows) if name != "fastbp"]
+    ours = ("fastbp", "fastbp, fit")
+    names = [name for name in contenders_of(rows) if name not in ours]
     alone = folder / "step-1-thread.json"
     rows_alone = load(alone)["rows"] if alone.exists() else []
-    ratios = {(row["net"], row["batch"]): row["figures"]["ratio"] for row in rows_alone}
-    head = ["net", "batch", *names, "fastbp", "faster", "% of peak", "faster, 1 thread"]
+    ratios = {(row["net"], row["batch"]): row["figures"] for row in rows_alone}
+    head = ["net", "batch", *names]
+    for name in ours:
+        head += [name, "faster", "% of peak", "faster, 1 thread"]
     lines = [f"| {' | '.join(head)} |", "|---|" + "--:|" * (len(head) - 1)]
     for row in rows:
         seconds, figures = row["seconds"], row["figures"]
-        one = ratios.get((row["net"], row["batch"]))
-        cells = [
-            f"{row['net']}, {describe(row)}",
-            str(row["batch"]),
-            *(microseconds(seconds.get(name)) for name in names),
-            microseconds(seconds["fastbp"]),
-            f"{figures['ratio']:.2f}",
-            percent(figures["of_peak"]),
-            "" if one is None else f"{one:.2f}",
-        ]
+        one = ratios.get((row["net"], row["batch"]), {})
+        cells = [f"{row['net']}, {describe(row)}", str(row["batch"])]
+        cells += [microseconds(seconds.get(name)) for name in names]
+        pairs = (figures, one), (figures.get("fit", {}), one.get("fit", {}))
+        for name, (both, single) in zip(ours, pairs, strict=True):
+            cells += [microseconds(seconds.get(name)), *shares(both), shares(single)[0]]
         lines.append(f"| {' | '.join(cells)} |")
     return [
         *lines,
         *footnote(
             "One training step (forward, loss, backward, gradient descent), float32, microseconds. "
             'NumPy is `device="reference"`, in place is written by hand; faster: the time of the '
-            "fastest other over ours. scikit-learn has no softmax of two.",
+            "fastest other over ours. `fit` and scan: steps in one call, an epoch; fit is compared "
+            "with everything. scikit-learn has no softmax of two.",
             verdict(rows, name_of_step),
             *([f"With one thread: {verdict(rows_alone, name_of_step)}"] if rows_alone else []),
             origin(results, "fastbp bench step"),

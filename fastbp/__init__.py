@@ -14,6 +14,7 @@ from .ensemble import Ensemble  # noqa: E402
 from .gradcheck import GradcheckError, gradcheck  # noqa: E402
 from .layers import Dense, Dropout  # noqa: E402
 from .losses import Huber  # noqa: E402
+from .memory import Memory  # noqa: E402
 from .network import Sequential  # noqa: E402
 from .optimizers import SGD, Adam, AdamW, RMSprop  # noqa: E402
 from .parallel import get_num_threads, set_num_threads  # noqa: E402
@@ -37,6 +38,7 @@ __all__ = [
     "GradcheckError",
     "History",
     "Huber",
+    "Memory",
     "RMSprop",
     "Sequential",
     "Warmup",

@@ -3,7 +3,8 @@
 Each error names the argument, what was expected, what came, and the way out.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import numpy as np
@@ -138,11 +139,10 @@ def check_finite(name: str, array: Array) -> None:
             )
 
 
-def check_choice(name: str, value: object, known: Iterable[str]) -> str:
+def check_choice(name: str, value: object, known: Collection[str]) -> str:
     """`value` if it is one of the known names, else ValueError that lists them."""
-    names = list(known)
-    if not isinstance(value, str) or value not in names:
-        raise ValueError(f"{name}: expected one of {', '.join(names)}; got {value!r}")
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
     return value
 
 
@@ -161,7 +161,7 @@ def check_number(
     number = float(value)
     enough = low < number if above else low <= number
     small = number < high if below else number <= high
-    if not (np.isfinite(number) and enough and small):
+    if not (math.isfinite(number) and enough and small):
         lower = "" if low == -np.inf else f" {'>' if above else '>='} {low:g}"
         wanted = lower if high == np.inf else f"{lower} and {'<' if below else '<='} {high:g}"
         raise ValueError(f"{name}: expected a finite number{wanted}, got {number:g}")

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from . import compiled, losses, regularization, storage, training
+from . import compiled, losses, memory, regularization, storage, training
 from .backends import kernels_for
-from .checks import Array, as_input, check_finite, check_number
+from .checks import Array, as_input, check_number
 from .functional import absent
 from .kernels.cpu import space
 from .layers import Dense, Dropout, Layer
@@ -78,6 +78,7 @@ class Sequential:
         self.loss: Loss | None = None
         self.history: training.History | None = None
         self.plan = self.new_plan()
+        self._last_work = -1, 0  # rows of the last call, and the scratch that they take
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         size = sum(layer.w.size + layer.b.size for layer in dense)
@@ -163,7 +164,6 @@ class Sequential:
         array([[-12.]])
         """
         batch = self.check_batch(x, t, loss, sample_weight, l2)
-        check_finite("x", x)  # a saturated unit would hide an infinity from the loss
         value, dx = self.step_gradients(*batch, l2=l2, need_dx=True)
         return value, dx
 
@@ -221,6 +221,7 @@ class Sequential:
         return value
 
     fit = training.fit
+    memory = memory.memory
 
     def check_batch(
         self, x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
@@ -281,8 +282,18 @@ class Sequential:
             *(*slots(optimizer.state, self.parameters), sums),
         )
 
+    def shuffle(self, seed: int, order: Array) -> None:
+        """The order of the rows that a seed names, as `kernels.shuffle` writes it."""
+        self._kernels.shuffle(seed, order)
+
+    def work_size(self, n: int) -> int:
+        """Elements of scratch that a step of n rows takes."""
+        return int(self._kernels.network_work(n, self.plan.table))
+
     def _work(self, n: int) -> Array:
-        return scratch(self._kernels.network_work(n, self.plan.table), self.dtype)
+        if n != self._last_work[0]:
+            self._last_work = n, self.work_size(n)
+        return scratch(self._last_work[1], self.dtype)
 
     def _check_loss(
         self, value: float, loss: Loss, x: Array, t: Array, sample_weight: Array

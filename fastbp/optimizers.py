@@ -51,8 +51,8 @@ class Optimizer:
     def describe(self, recipe: Array, numbers: Array) -> None:
         """Write what a step does where codes.py says."""
         recipe[codes.OPTIMIZER], recipe[codes.STEP] = self.code, self.step
-        own = self.numbers()
-        numbers[codes.FIRST : codes.FIRST + len(own)] = own
+        for place, number in enumerate(self.numbers(), codes.FIRST):
+            numbers[place] = number
 
     def update(self, kernels: ModuleType, gradients: Array, parameters: Array) -> None:
         """One step: parameters and state (size,), checked before, change in place."""
@@ -68,9 +68,10 @@ class Optimizer:
 
 def slots(state: dict[str, Array], parameters: Array) -> tuple[Array, Array]:
     """The two state arrays that the kernels take, empty where there is none."""
-    none = parameters[:0]
-    first, second, *_ = *state.values(), none, none
-    return first, second
+    arrays = [*state.values()]
+    while len(arrays) < 2:
+        arrays.append(parameters[:0])
+    return arrays[0], arrays[1]
 
 
 @dataclass

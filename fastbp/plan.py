@@ -19,6 +19,8 @@ class Plan:
     table : (layers, 9) int64 array
     recipe : (5,) int64 array
     numbers : (8 + layers,) float64 array
+    weights, kept : int
+        Elements of all weights; of the activations that a row needs for the backward pass.
     """
 
     def __init__(self, layers: Iterable[Layer], in_features: int) -> None:
@@ -44,6 +46,7 @@ class Plan:
             row[codes.M], row[codes.Y], kept = features, kept, kept + features
             if isinstance(layer, Dense) and layer.code in codes.KEEPS_Z:
                 row[codes.Z], kept = kept, kept + features
+        self.kept = kept
 
     def set_loss(self, loss: Loss, kernel: str, l2: float) -> None:
         """What is minimised, and a new mask for each dropout layer."""

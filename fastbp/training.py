@@ -224,7 +224,9 @@ class _Run:
         """One pass over the data; the mean loss, weighted as the rows are."""
         net, plan, n = self.net, self.net.plan, len(self.batch[2])
         begun, begin, sums = self._state(), 0, np.zeros(3)
-        order = np.empty(0, np.int64) if self.rng is None else self.rng.permutation(n)
+        order = np.empty(0 if self.rng is None else n, np.int64)
+        if self.rng is not None:
+            net.shuffle(int(self.rng.integers(2**63)), order)
         while begin < n:
             start, before = time.perf_counter(), begin
             plan.set_loss(*self.batch[:2], self.l2)

@@ -13,7 +13,7 @@ import numpy as np
 from . import engines
 from .checks import Array, check_dtype
 from .kernels import cpu
-from .kernels.cpu import threads
+from .kernels.cpu import binding, threads
 from .layers import Dense, Dropout
 from .losses import LOSSES
 from .network import Sequential
@@ -111,7 +111,9 @@ def cache_folder() -> Path | None:
 
 def cache_counts() -> tuple[int, int]:
     """Kernels that this process has loaded from the cache, and compiled."""
-    stats = [kernel.stats for kernel in (*(getattr(cpu, n) for n in cpu.__all__), threads.work)]
+    kernels = [*(getattr(cpu, name) for name in cpu.__all__), threads.work]
+    kernels += [function.dispatcher for function in binding.functions]
+    stats = [kernel.stats for kernel in kernels]
     hits = sum(sum(s.cache_hits.values()) for s in stats)
     return hits, sum(sum(s.cache_misses.values()) for s in stats)
 

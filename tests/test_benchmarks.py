@@ -202,6 +202,10 @@ def test_flops_of_a_net():
 def test_summary_of_a_step():
     figures = step.summary(STEP)
     assert figures == {"of_peak": pytest.approx(0.25), "best": "NumPy", "ratio": 0.75}
+    together = {"fastbp, fit": 2e-9, "JAX, scan": 1e-9}
+    figures = step.summary(STEP | {"seconds": STEP["seconds"] | together})
+    assert (figures["best"], figures["ratio"]) == ("NumPy", 0.75)
+    assert (figures["fit"]["best"], figures["fit"]["ratio"]) == ("JAX, scan", 0.5)
 
 
 @pytest.mark.filterwarnings("default")  # of the other packages
@@ -219,9 +223,10 @@ def test_summary_of_a_step():
 )
 def test_contenders_for_a_step_agree(sizes, loss, activation):
     start = step_contenders.problem(Net(sizes, 7, activation, loss))
-    names = tuple(name for name in step_contenders.CONTENDERS if name not in COMPILED)
-    candidates = step_contenders.contenders(start, names)
-    assert {"fastbp", "NumPy", "NumPy, in place"} <= candidates.keys()
+    every = (*step_contenders.CONTENDERS, *step_contenders.TOGETHER)
+    names = [name for name in every if name not in COMPILED]
+    candidates = step_contenders.contenders(start, names, step.STEPS)
+    assert {"fastbp", "fastbp, fit", "NumPy", "NumPy, in place"} <= candidates.keys()
     step.check(start, candidates)
 
 
@@ -239,7 +244,7 @@ def test_a_wrong_step_stops_the_run_before_timing(monkeypatch, numpy_alone):
             super().__call__()
             self.w[0] -= 0.1 * self.dw[0]  # which holds the learning rate already
 
-    monkeypatch.setattr(step, "contenders", lambda start, names: {"Hasty": Hasty(start)})
+    monkeypatch.setattr(step, "contenders", lambda start, *_: {"Hasty": Hasty(start)})
     monkeypatch.setattr(step, "race", lambda *_: pytest.fail("it was timed"))
     with pytest.raises(AssertionError, match=r"Hasty, 5-4-3, is off by .*; nothing was timed"):
         step.run("5-4-3@7", 1, 1, lambda message: None)
@@ -335,7 +340,7 @@ def test_tables_of_the_readme(table, tmp_path):
     again = readme.read_text()
     lines = [line for line in again.splitlines() if line in ("before", "between", "after")]
     assert lines == ["before", "between", "after"]
-    assert "| 3-4-2, relu, softmax | 2 | 0.0 | 0.0 | 0.0 | 0.75 | 25 | 2.00 |" in again
+    assert "| 3-4-2, relu, softmax | 2 | 0.0 | 0.0 | 0.0 | 0.75 | 25 | 2.00 | - |  |  |  |" in again
     assert "Lost, 1 of 1: 3-4-2 batch 2 (0.75, NumPy)." in again
     assert "With one thread: Fastest in all 1 measurements." in again
     assert max(map(len, again.splitlines())) <= 110

@@ -31,6 +31,7 @@ class Contender:
 
     call: Callable[[], object]
     prepare: Callable[[], object] = lambda: None
+    times: int = 1  # that a call does what is timed
 
 
 Contenders = dict[str, Contender]
@@ -80,13 +81,14 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> 
             if not times[name] or times[name][-1] < LONG * budget:
                 one.call()  # untimed: the one before has the caches
             times[name].append(_seconds(one.call, calls[name]))
-    quartiles = {name: np.percentile(seconds, [25, 50, 75]) for name, seconds in times.items()}
+    quartiles = {
+        name: [float(s) / one.times for s in np.percentile(times[name], [25, 50, 75])]
+        for name, one in contenders.items()
+    }
     return {
         "rounds": rounds,
-        "seconds": {name: float(middle) for name, (_, middle, _) in quartiles.items()},
-        "quartiles": {
-            name: [float(low), float(high)] for name, (low, _, high) in quartiles.items()
-        },
+        "seconds": {name: middle for name, (_, middle, _) in quartiles.items()},
+        "quartiles": {name: [low, high] for name, (low, _, high) in quartiles.items()},
     }
 
 

@@ -76,7 +76,7 @@ def _step_table(results: dict[str, Any]) -> Table:
     names = contenders_of(results["rows"])
     columns = _table(
         f"one training step, float32, microseconds, {_threads(results)}",
-        ["net", "loss", "batch", *names, "times faster", "% of peak"],
+        ["net", "loss", "batch", *names, "times faster", "% of peak", "fit: times", "%"],
         2,
     )
     for row in results["rows"]:
@@ -86,10 +86,15 @@ def _step_table(results: dict[str, Any]) -> Table:
             describe(row),
             str(row["batch"]),
             *(microseconds(row["seconds"].get(name)) for name in names),
-            f"{figures['ratio']:.2f}",
-            percent(figures["of_peak"]),
+            *(text for one in (figures, figures.get("fit", {})) for text in shares(one)),
         )
     return columns
+
+
+def shares(figures: Row) -> tuple[str, str]:
+    """How many times faster, and percent of the peak; nothing where it was not measured."""
+    ratio = figures.get("ratio")
+    return "" if ratio is None else f"{ratio:.2f}", percent(figures.get("of_peak"))
 
 
 LOSS_NAMES = {

@@ -7,7 +7,16 @@ import numpy as np
 
 from .limits import Limits
 from .measure import Contender, equal_threads, provenance, race
-from .step_contenders import CONTENDERS, PACKAGES, Net, NumPyInPlace, Problem, contenders, problem
+from .step_contenders import (
+    CONTENDERS,
+    PACKAGES,
+    TOGETHER,
+    Net,
+    NumPyInPlace,
+    Problem,
+    contenders,
+    problem,
+)
 
 LOGISTIC, SQUARES = "binary_cross_entropy", "half_squared_error"
 NETS = [
@@ -30,8 +39,9 @@ GROWTH = {
     "batch": {n: Net((256, 256, 256, 10), n) for n in (1, 4, 16, 64, 256, 1024, 4096)},
 }
 # The others would take too long: torch.compile needs ten seconds a net to start.
-GROWTH_CONTENDERS = ("fastbp", "NumPy, in place", "PyTorch", "JAX")
+GROWTH_CONTENDERS = ("fastbp", "NumPy, in place", "PyTorch", "JAX", *TOGETHER)
 STEPS = 3  # that are compared
+EPOCH = 1e9, 2000  # operations of the steps that are timed in one call, about; steps at most
 Plan = list[tuple[str, int, Net, tuple[str, ...]]]
 
 
@@ -58,7 +68,7 @@ def plan_of(selection: str) -> Plan:
             for value, net in nets.items()
         ]
     nets = NETS if selection == "nets" else list(_nets(selection))
-    return [("table", net.batch, net, tuple(CONTENDERS)) for net in nets]
+    return [("table", net.batch, net, (*CONTENDERS, *TOGETHER)) for net in nets]
 
 
 def _nets(selection: str) -> Iterator[Net]:
@@ -77,9 +87,9 @@ def _nets(selection: str) -> Iterator[Net]:
 def check(start: Problem, candidates: dict[str, Any]) -> None:
     """Raise unless all contenders move the parameters as NumPy does in float64."""
     exact = NumPyInPlace(start.in_float64())
-    for steps in [exact, *candidates.values()]:
-        for _ in range(STEPS):
-            steps()
+    for candidate in [exact, *candidates.values()]:
+        for _ in range(0, STEPS, candidate.steps):
+            candidate()
     before = start.in_float64().parameters
     moved = [after - b for after, b in zip(exact.parameters(), before, strict=True)]
     eps = np.finfo(start.x.dtype).eps
@@ -102,10 +112,12 @@ def run(selection: str, threads: int, rounds: int, report: Callable[[str], None]
             label = f"{done} of {len(plan)}: {net}, batch {net.batch}"
             report(f"{label}: compiling, checking")
             start = problem(net)
-            candidates = contenders(start, names)
+            candidates = contenders(start, names, STEPS)
             check(start, candidates)
+            epoch = max(1, min(round(EPOCH[0] / net.flops), EPOCH[1]))
+            candidates |= contenders(start, [name for name in names if name in TOGETHER], epoch)
             report(label)
-            each = {name: Contender(candidate) for name, candidate in candidates.items()}
+            each = {name: Contender(one, times=one.steps) for name, one in candidates.items()}
             times = race(each | peak, rounds)
             del times["quartiles"]["peak"]
             rows.append(
@@ -133,8 +145,21 @@ def run(selection: str, threads: int, rounds: int, report: Callable[[str], None]
 
 
 def summary(row: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a row: share of the multiply-add peak, the best other, its time over ours."""
-    own = row["seconds"]["fastbp"]
-    others = {name: s for name, s in row["seconds"].items() if name != "fastbp"}
+    """The figures of a row, of single steps and of those in one call of `fit`.
+
+    `of_peak`: share of the multiply-add peak, `best`: the fastest other, `ratio`: its time over
+    ours. Those of `fit` are compared with everything.
+    """
+    seconds = row["seconds"]
+    others = {name: s for name, s in seconds.items() if not name.startswith("fastbp")}
+    alone = {name: s for name, s in others.items() if name not in TOGETHER}
+    result = figures(row, seconds["fastbp"], alone)
+    if "fastbp, fit" in seconds:
+        result["fit"] = figures(row, seconds["fastbp, fit"], others)
+    return result
+
+
+def figures(row: dict[str, Any], own: float, others: dict[str, float]) -> dict[str, Any]:
+    """Share of the peak, best other and ratio of one time."""
     best = min(others, key=others.__getitem__)
     return {"of_peak": row["flops"] / own / row["peak"], "best": best, "ratio": others[best] / own}

@@ -1,10 +1,11 @@
 """Who takes a training step: fastbp, NumPy twice, PyTorch twice, JAX, scikit-learn.
 
 Each contender is a class: its instances take one step (forward, loss, backward, gradient descent)
-when called, and know their `parameters()`: w and b of each layer in turn, as NumPy arrays.
+when called, and know their `parameters()`: w and b of each layer in turn, as NumPy arrays. Those of
+TOGETHER take `steps` steps in one call, on a batch each from arrays that hold so many.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, pairwise
@@ -93,6 +94,8 @@ def problem(net: Net) -> Problem:
 class Fastbp:
     """`Sequential.train_step`, with the twin of kernels that `device` names."""
 
+    steps = 1
+
     def __init__(self, problem: Problem, device: str = "cpu") -> None:
         net, sizes = problem.net, list(pairwise(problem.net.sizes))
         names = [net.activation] * (len(sizes) - 1) + ["identity"]
@@ -118,11 +121,29 @@ class Fastbp:
         return self._arrays()
 
 
+class FastbpFit(Fastbp):
+    """An epoch of `Sequential.fit`."""
+
+    def __init__(self, problem: Problem, steps: int) -> None:
+        super().__init__(problem)
+        self.steps = steps
+        self.x, self.t = (np.concatenate([a] * steps) for a in (problem.x, problem.t))
+        self.batch = problem.net.batch
+
+    def __call__(self) -> object:
+        return self.net.fit(
+            self.x, self.t, loss=self.loss, optimizer=self.optimizer, epochs=1,
+            batch_size=self.batch, shuffle=False,
+        )  # fmt: skip
+
+
 class NumPyInPlace:
     """What a careful NumPy programmer writes: every array is made once, every pass is in place.
 
     In float64 it is what all others are checked against.
     """
+
+    steps = 1
 
     def __init__(self, problem: Problem) -> None:
         self.x, self.t, self.net = problem.x, problem.t, problem.net
@@ -223,6 +244,8 @@ def _torch_loss(net: Net) -> Callable[[Any, Any, Any], Any]:
 class PyTorch:
     """Autograd, then one fused call that updates all parameters."""
 
+    steps = 1
+
     def __init__(self, problem: Problem) -> None:
         import torch
 
@@ -272,6 +295,8 @@ class PyTorchCompiled(PyTorch):
 class Jax:
     """The whole step under jit, which may write new parameters over the old."""
 
+    steps = 1
+
     def __init__(self, problem: Problem) -> None:
         import jax
         import jax.numpy as jnp
@@ -287,7 +312,10 @@ class Jax:
             pairs = zip(values, gradients, strict=True)
             return [v - LEARNING_RATE * g for v, g in pairs], value
 
-        self.step = jax.jit(step, donate_argnums=0)
+        self.start(step)
+
+    def start(self, step: Callable[..., Any]) -> None:
+        self.step = self.jax.jit(step, donate_argnums=0)
 
     def __call__(self) -> object:
         self.values, loss = self.step(self.values, self.x, self.t)
@@ -295,6 +323,22 @@ class Jax:
 
     def parameters(self) -> Parameters:
         return [np.asarray(value) for value in self.values]
+
+
+class JaxScan(Jax):
+    """Steps under one jit: a scan over the batches."""
+
+    def __init__(self, problem: Problem, steps: int) -> None:
+        self.steps = steps
+        super().__init__(problem)
+
+    def start(self, step: Callable[..., Any]) -> None:
+        def epoch(values: Any, x: Any, t: Any) -> Any:
+            return self.jax.lax.scan(lambda carry, batch: step(carry, *batch), values, (x, t))
+
+        repeat = self.jax.numpy.stack
+        self.x, self.t = repeat([self.x] * self.steps), repeat([self.t] * self.steps)
+        super().start(epoch)
 
 
 def _jax_loss(net: Net) -> Callable[[Any, Any, Any], Any]:
@@ -324,6 +368,8 @@ def _jax_loss(net: Net) -> Callable[[Any, Any, Any], Any]:
 
 class ScikitLearn:
     """`partial_fit` of MLPClassifier or MLPRegressor with plain gradient descent."""
+
+    steps = 1
 
     def __init__(self, problem: Problem) -> None:
         from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -376,11 +422,23 @@ CONTENDERS: dict[str, tuple[str, Callable[[Problem], Any]]] = {
 }
 
 
-def contenders(start: Problem, names: tuple[str, ...] = tuple(CONTENDERS)) -> dict[str, Any]:
-    """Those of the names that are installed and can train the net, by name."""
+TOGETHER: dict[str, tuple[str, Callable[..., Any]]] = {
+    "fastbp, fit": ("numba", FastbpFit),
+    "JAX, scan": ("jax", JaxScan),
+}
+
+
+def contenders(start: Problem, names: Collection[str], steps: int) -> dict[str, Any]:
+    """Those of the names that are installed and can train the net, by name.
+
+    Those of TOGETHER take so many steps in a call.
+    """
+    makers: dict[str, tuple[str, Callable[[Problem], Any]]] = dict(CONTENDERS)
+    for name, (package, together) in TOGETHER.items():
+        makers[name] = package, partial(together, steps=steps)
     return {
         name: make(start)
-        for name, (package, make) in CONTENDERS.items()
+        for name, (package, make) in makers.items()
         if name in names
         and installed(package)
         and (name != "scikit-learn" or ScikitLearn.fits(start.net))

@@ -15,7 +15,7 @@ from numba.np.linalg import ensure_blas
 
 from ..codes import IDENTITY
 from .activations import activate, activation_gradient
-from .jit import inline, spliced
+from .jit import inline
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .threads import run, task, useful_tasks
 
@@ -94,7 +94,7 @@ def forward_work(n, k, m):
 B, Z, Y, M, ACTIVATION, BEGIN, END = range(7)
 
 
-@spliced
+@inline
 def forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
     n, k = x.shape
@@ -160,7 +160,7 @@ def backward_work(n, k, m):
     return 1 + (rows + parts(rows, task_rows(m))) * m
 
 
-@spliced
+@inline
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T; dw += and db += with `add`."""
     n, m = dy.shape

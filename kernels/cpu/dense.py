@@ -1,8 +1,11 @@
 """A dense layer in Numba: each call runs on the engine that the table of engines.py names."""
 
 from . import blas, tiled
+from .binding import launcher
 from .engines import BACKWARD, FORWARD, chooses_blas
-from .jit import kernel, spliced
+from .jit import inline, kernel
+
+OVERWRITE, ADD = 0, 1  # for a literal bool Numba would compile a function of its own
 
 
 @kernel
@@ -11,7 +14,7 @@ def dense_forward_work(n, k, m):
     return max(tiled.forward_work(n, k, m), blas.forward_work(n, k, m))
 
 
-@kernel
+@launcher
 def dense_forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z).
 
@@ -29,7 +32,7 @@ def dense_backward_work(n, k, m):
     return max(tiled.backward_work(n, k, m), blas.backward_work(n, k, m))
 
 
-@spliced
+@inline
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     if chooses_blas(BACKWARD, x, w):
         blas.backward(add, dy, x, w, saved, activation, work, dw, db, dx)
@@ -37,19 +40,19 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
         tiled.backward(add, dy, x, w, saved, activation, work, dw, db, dx)
 
 
-@kernel
+@launcher
 def dense_backward(dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T.
 
     dy, saved: (n, m), x: (n, k), w, dw: (k, m), db: (m,) or empty, dx: (n, k) or empty.
     """
-    backward(False, dy, x, w, saved, activation, work, dw, db, dx)
+    backward(OVERWRITE, dy, x, w, saved, activation, work, dw, db, dx)
 
 
-@kernel
+@launcher
 def dense_backward_add(dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw += x.T @ dz, db += dz.sum(0), dx = dz @ w.T.
 
     dense_backward for gradients that the parts of a batch add to; shapes as there.
     """
-    backward(True, dy, x, w, saved, activation, work, dw, db, dx)
+    backward(ADD, dy, x, w, saved, activation, work, dw, db, dx)

@@ -1,8 +1,9 @@
 """A dense layer for a few rows: w is read once, where it lies, and nothing is packed.
 
 A batch of 1 to 8 rows uses each weight so rarely that reading w is all that counts. The forward
-pass runs down blocks of columns; the backward pass walks along the rows of w and dw together,
-dx[:, j] = dz @ w[j] and dw[j] = x[:, j].T @ dz, so that both are read and written in order.
+pass runs down blocks of columns, for one row along the rows of w; the backward pass walks along the
+rows of w and dw together, dx[:, j] = dz @ w[j] and dw[j] = x[:, j].T @ dz, so that both are read
+and written in order.
 """
 
 from math import inf
@@ -11,7 +12,7 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
-from .jit import inline, spliced
+from .jit import inline
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .simd import OUTER, PANEL, WIDEST, copy_part, width
 from .threads import part, parts, run, task, useful_tasks
@@ -20,9 +21,11 @@ from .tiles import few_columns, outer_columns, tile_dots, tile_in_place, tile_ou
 GRAIN = 2**17  # weights that make a task worth a thread
 ZEROS = 8 * WIDEST  # elements of scratch that stand for an absent bias
 ROWS = 2 * OUTER[0]  # of w that are read, and of dw that are written, before the next
+ROWS_OF_ONE = 64  # the same for a batch of one row
+MOST_SUMS = 8  # that make one row of y
 
 # The words of a job
-X, W, B, Z, Y, DY, SAVED, DZ, DW, DX, N, K, M, ACTIVATION, ADD, PARTS = range(16)
+X, W, B, Z, Y, DY, SAVED, DZ, DW, DB, DX, N, K, M, ACTIVATION, ADD, PARTS, SUMS = range(18)
 
 
 @inline
@@ -33,9 +36,23 @@ def zero(scratch, size):
     return scratch
 
 
-@spliced
+@inline
+def sums_of(k, m):
+    """Into how many sums over rows of w to cut one row of y: by the shape alone, as sums have an
+    order. Whole rows of w are read at 80 GB/s, halves at 55.
+    """
+    return max(1, min(MOST_SUMS, k * m // GRAIN))
+
+
+@inline
+def forward_few_work(n, k, m):
+    """Elements of `work` that `forward_few` needs."""
+    return sums_of(k, m) * m if n == 1 else ZEROS
+
+
+@inline
 def forward_few(x, w, b, activation, work, z, y):
-    """z = x @ w + b, y = f(z); work: ZEROS elements."""
+    """z = x @ w + b, y = f(z)."""
     n, k = x.shape
     m = w.shape[1]
     scratch = address(work, 0)
@@ -51,8 +68,44 @@ def forward_few(x, w, b, activation, work, z, y):
     put(job, K, k)
     put(job, M, m)
     put(job, ACTIVATION, activation)
-    put(job, PARTS, column_parts)
-    run(forward_columns(scratch), job, column_parts, scratch, wanted > 1)
+    if n == 1:
+        sums = sums_of(k, m)
+        put(job, PARTS, sums)
+        put(job, SUMS, number_of(scratch))
+        run(add_rows(scratch), job, sums, scratch, wanted > 1)
+        run(finish_row(scratch), job, 1, scratch, False)
+    else:
+        put(job, PARTS, column_parts)
+        run(forward_columns(scratch), job, column_parts, scratch, wanted > 1)
+
+
+@task
+def add_rows(job, number, scratch):
+    """One of the sums that make a row of y: some rows of w, times their x."""
+    k, m = get(job, K), get(job, M)
+    begin, end = part(k, get(job, PARTS), number, 8)
+    total = carray(pointer_to(get(job, Y), scratch), m)
+    if number > 0:
+        total = carray(at(pointer_to(get(job, SUMS), scratch), (number - 1) * m), m)
+    if number == 0 and get(job, B) != 0:
+        total[:] = carray(pointer_to(get(job, B), scratch), m)
+    else:
+        total[:] = 0
+    x = carray(at(pointer_to(get(job, X), scratch), begin), end - begin)
+    add_product(x, at(pointer_to(get(job, W), scratch), begin * m), m, total)
+
+
+@task
+def finish_row(job, number, scratch):
+    """A row of y from its sums."""
+    m, y = get(job, M), carray(pointer_to(get(job, Y), scratch), get(job, M))
+    for i in range(get(job, PARTS) - 1):
+        more = carray(at(pointer_to(get(job, SUMS), scratch), i * m), m)
+        for j in range(m):
+            y[j] += more[j]
+    if get(job, Z) != 0:
+        carray(pointer_to(get(job, Z), scratch), m)[:] = y
+    activate(get(job, ACTIVATION), y)
 
 
 @task
@@ -63,24 +116,18 @@ def forward_columns(job, number, scratch):
     x = pointer_to(get(job, X), scratch)
     w = pointer_to(get(job, W), scratch)
     y = pointer_to(get(job, Y), scratch)
-    b, b_step = zero(scratch, ZEROS), 0
     if get(job, B) != 0:
         b, b_step = pointer_to(get(job, B), scratch), 1
-    kept = get(job, Z) != 0
-    on_registers = n > 1 and (activation == IDENTITY or (activation == RELU and not kept))
-    if n == 1:
-        segment = carray(at(y, column), end - column)
-        segment[:] = 0
-        if b_step == 1:
-            segment[:] = carray(at(b, column), end - column)
-        add_product(carray(x, k), at(w, column), m, segment)
     else:
-        floor = 0.0 if on_registers and activation == RELU else -inf
-        wide = few_columns(x, n)
-        for j in range(column, end, wide):
-            count = min(wide, end - j)
-            start = at(b, j * b_step)
-            tile_in_place(x, k, at(w, j), m, k, start, 0, at(y, j), m, n, count, floor)
+        b, b_step = zero(scratch, ZEROS), 0
+    kept = get(job, Z) != 0
+    on_registers = activation == IDENTITY or (activation == RELU and not kept)
+    floor = 0.0 if on_registers and activation == RELU else -inf
+    wide = few_columns(x, n)
+    for j in range(column, end, wide):
+        count = min(wide, end - j)
+        start = at(b, j * b_step)
+        tile_in_place(x, k, at(w, j), m, k, start, 0, at(y, j), m, n, count, floor)
     if kept or not on_registers:
         z = pointer_to(get(job, Z), scratch)
         for i in range(n):
@@ -111,7 +158,7 @@ def add_product(x, w, m, y):
             y[j] += x[p] * weights[j]
 
 
-@spliced
+@inline
 def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T.
 
@@ -120,26 +167,56 @@ def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     n, m = dy.shape
     k = x.shape[1]
     scratch = address(work, 0)
-    dz = carray(at(scratch, ZEROS), n * m)
-    kept, above = carray(address(saved, 0), n * m), carray(address(dy, 0), n * m)
-    activation_gradient(activation, kept, above, dz)
-    for i in range(n):
-        for j in range(db.size):
-            db[j] = dz[i * m + j] if i == 0 and not add else db[j] + dz[i * m + j]
     wanted = useful_tasks(k * m, GRAIN)
     row_parts = parts(k, max(k, 1), wanted, ROWS)
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
+    put(job, DY, number_of(address(dy, 0)))
+    put(job, SAVED, number_of(address(saved, 0)))
     put(job, DZ, number_of(at(scratch, ZEROS)))
+    put(job, DB, number_of(address(db, 0)) if db.size > 0 else 0)
     put(job, DW, number_of(address(dw, 0)))
     put(job, DX, number_of(address(dx, 0)) if dx.size > 0 else 0)
     put(job, N, n)
     put(job, K, k)
     put(job, M, m)
+    put(job, ACTIVATION, activation)
     put(job, ADD, 1 if add else 0)
     put(job, PARTS, row_parts)
+    run(gradient_few(scratch), job, 1, scratch, False)
     run(backward_rows(scratch), job, row_parts, scratch, wanted > 1)
+
+
+@inline
+def add_outer(x, dz, add, dw):
+    """dw = x.T @ dz, or dw +=, for one row x (k,), dz (m,): a third of the time of tiles."""
+    m = dz.size
+    if add:
+        for i in range(x.size):
+            row = carray(at(dw, i * m), m)
+            for j in range(m):
+                row[j] += x[i] * dz[j]
+    else:
+        for i in range(x.size):
+            row = carray(at(dw, i * m), m)
+            for j in range(m):
+                row[j] = x[i] * dz[j]
+
+
+@task
+def gradient_few(job, number, scratch):
+    """dz = dy * f'(z) and db = dz.sum(0), or db += with ADD."""
+    n, m = get(job, N), get(job, M)
+    dz = carray(pointer_to(get(job, DZ), scratch), n * m)
+    saved = carray(pointer_to(get(job, SAVED), scratch), n * m)
+    dy = carray(pointer_to(get(job, DY), scratch), n * m)
+    activation_gradient(get(job, ACTIVATION), saved, dy, dz)
+    if get(job, DB) != 0:
+        db, add = carray(pointer_to(get(job, DB), scratch), m), get(job, ADD) != 0
+        for i in range(n):
+            for j in range(m):
+                db[j] = dz[i * m + j] if i == 0 and not add else db[j] + dz[i * m + j]
 
 
 @task
@@ -153,12 +230,16 @@ def backward_rows(job, number, scratch):
     dw = pointer_to(get(job, DW), scratch)
     dx = pointer_to(get(job, DX), scratch)
     dots, wide = few_columns(x, n) * PANEL // width(scratch), outer_columns(scratch)
-    zeros = zero(scratch, ZEROS)
-    for row in range(begin, end, ROWS):
-        last = min(row + ROWS, end)
+    zeros = zero(scratch, ZEROS) if n > 1 else scratch
+    step = ROWS_OF_ONE if n == 1 else ROWS
+    for row in range(begin, end, step):
+        last = min(row + step, end)
         if get(job, DX) != 0:
             for j in range(row, last, dots):
                 tile_dots(dz, m, at(w, j * m), m, m, at(dx, j), k, n, min(dots, last - j))
+        if n == 1:
+            add_outer(carray(at(x, row), last - row), carray(dz, m), add, at(dw, row * m))
+            continue
         for j in range(row, last, OUTER[0]):
             for column in range(0, m, wide):
                 c = at(dw, j * m + column)

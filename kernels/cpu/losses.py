@@ -3,6 +3,9 @@
 A row's loss is the sum over its outputs; sample_weight (n,) weighs the rows, empty means all one:
 loss = sum(sample_weight * row_loss) / sum(sample_weight), and zero for a batch without rows.
 The loss is summed in float64.
+
+The `inline` functions do it for some rows of a batch: `share` is what one unit of weight counts in
+the mean over the batch, and what they return adds up to the loss.
 """
 
 from math import log, nan
@@ -27,10 +30,9 @@ def row_scale(sample_weight, share, i):
 
 
 @inline
-def scaled_squares(y, t, factor, sample_weight, dy):
-    """factor * (y - t)**2."""
-    n, m = y.shape
-    share, loss = row_share(sample_weight, n), 0.0
+def scaled_squares(y, t, factor, sample_weight, share, dy):
+    """factor * (y - t)**2 of some rows."""
+    (n, m), loss = y.shape, 0.0
     for i in range(n):
         scale = y.dtype.type(factor * row_scale(sample_weight, share, i))
         row = y.dtype.type(0)
@@ -45,20 +47,19 @@ def scaled_squares(y, t, factor, sample_weight, dy):
 @kernel
 def squared_error(y, t, sample_weight, dy):
     """(y - t)**2. y, t, dy: (n, m)."""
-    return scaled_squares(y, t, 1.0, sample_weight, dy)
+    return scaled_squares(y, t, 1.0, sample_weight, row_share(sample_weight, len(y)), dy)
 
 
 @kernel
 def half_squared_error(y, t, sample_weight, dy):
     """(y - t)**2 / 2. y, t, dy: (n, m)."""
-    return scaled_squares(y, t, 0.5, sample_weight, dy)
+    return scaled_squares(y, t, 0.5, sample_weight, row_share(sample_weight, len(y)), dy)
 
 
-@kernel
-def huber(y, t, delta, sample_weight, dy):
-    """d**2 / 2 for |d| <= delta, delta (|d| - delta / 2) beyond, d = y - t. y, t, dy: (n, m)."""
-    n, m = y.shape
-    share, loss = row_share(sample_weight, n), 0.0
+@inline
+def huber_losses(y, t, delta, sample_weight, share, dy):
+    """huber of some rows."""
+    (n, m), loss = y.shape, 0.0
     edge, half = y.dtype.type(delta), y.dtype.type(0.5)
     for i in range(n):
         scale = y.dtype.type(row_scale(sample_weight, share, i))
@@ -73,10 +74,15 @@ def huber(y, t, delta, sample_weight, dy):
 
 
 @kernel
-def binary_cross_entropy(z, t, sample_weight, dz):
-    """-t log p - (1 - t) log(1 - p), p = sigmoid(z); NaN for t outside [0, 1]. z, t, dz: (n, m)."""
-    n, m = z.shape
-    share, loss = row_share(sample_weight, n), 0.0
+def huber(y, t, delta, sample_weight, dy):
+    """d**2 / 2 for |d| <= delta, delta (|d| - delta / 2) beyond, d = y - t. y, t, dy: (n, m)."""
+    return huber_losses(y, t, delta, sample_weight, row_share(sample_weight, len(y)), dy)
+
+
+@inline
+def logistic_losses(z, t, sample_weight, share, dz):
+    """binary_cross_entropy of some rows."""
+    (n, m), loss = z.shape, 0.0
     zero, one, bad = z.dtype.type(0), z.dtype.type(1), z.dtype.type(nan)
     for i in range(n):
         scale = z.dtype.type(row_scale(sample_weight, share, i))
@@ -87,6 +93,12 @@ def binary_cross_entropy(z, t, sample_weight, dz):
             dz[i, j] = scale * (logistic(z[i, j]) - t[i, j])
         loss += scale * row
     return loss
+
+
+@kernel
+def binary_cross_entropy(z, t, sample_weight, dz):
+    """-t log p - (1 - t) log(1 - p), p = sigmoid(z); NaN for t outside [0, 1]. z, t, dz: (n, m)."""
+    return logistic_losses(z, t, sample_weight, row_share(sample_weight, len(z)), dz)
 
 
 @inline
@@ -102,11 +114,10 @@ def exp_row(z, e):
     return peak, total
 
 
-@kernel
-def softmax_cross_entropy(z, t, sample_weight, dz):
-    """-sum(t * log p), p = softmax(z). z, t (one-hot or probabilities), dz: (n, m)."""
-    n, m = z.shape
-    share, loss = row_share(sample_weight, n), 0.0
+@inline
+def cross_entropies(z, t, sample_weight, share, dz):
+    """softmax_cross_entropy of some rows."""
+    (n, m), loss = z.shape, 0.0
     for i in range(n):
         scale = z.dtype.type(row_scale(sample_weight, share, i))
         peak, total = exp_row(z[i], dz[i])
@@ -121,10 +132,15 @@ def softmax_cross_entropy(z, t, sample_weight, dz):
 
 
 @kernel
-def sparse_softmax_cross_entropy(z, t, sample_weight, dz):
-    """-log p[t], p = softmax(z); NaN for a label outside 0..m-1. z, dz: (n, m), t: (n,) int."""
-    n, m = z.shape
-    share, loss = row_share(sample_weight, n), 0.0
+def softmax_cross_entropy(z, t, sample_weight, dz):
+    """-sum(t * log p), p = softmax(z). z, t (one-hot or probabilities), dz: (n, m)."""
+    return cross_entropies(z, t, sample_weight, row_share(sample_weight, len(z)), dz)
+
+
+@inline
+def sparse_cross_entropies(z, t, sample_weight, share, dz):
+    """sparse_softmax_cross_entropy of some rows."""
+    (n, m), loss = z.shape, 0.0
     for i in range(n):
         scale = z.dtype.type(row_scale(sample_weight, share, i))
         if 0 <= t[i] < m:
@@ -137,6 +153,12 @@ def sparse_softmax_cross_entropy(z, t, sample_weight, dz):
             loss = nan
             dz[i] = nan
     return loss
+
+
+@kernel
+def sparse_softmax_cross_entropy(z, t, sample_weight, dz):
+    """-log p[t], p = softmax(z); NaN for a label outside 0..m-1. z, dz: (n, m), t: (n,) int."""
+    return sparse_cross_entropies(z, t, sample_weight, row_share(sample_weight, len(z)), dz)
 
 
 @kernel

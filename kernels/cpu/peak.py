@@ -4,7 +4,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .jit import inline, kernel
+from .binding import launcher
+from .jit import inline
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
 from .simd import INT, LANE, constant, vectors_of
 from .threads import run, task
@@ -45,7 +46,7 @@ def burn_registers(typingctx, target, turns, seed):
     return types.void(target, types.intp, target.dtype), codegen
 
 
-@kernel
+@launcher
 def burn(turns, out):
     """BURNT multiply-adds of whole vectors, `turns` times, once for each element of out (size,)."""
     job = new_job()

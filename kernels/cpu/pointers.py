@@ -2,7 +2,7 @@
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, errors
 from numba.extending import intrinsic
 
 WORD = ir.IntType(64)
@@ -30,6 +30,10 @@ def symbol(name):
 @intrinsic
 def address(typingctx, array, offset):
     """Pointer to the element `offset` of a C-ordered array."""
+    if array.layout != "C":
+        raise errors.TypingError(
+            f"expected a C-contiguous array, got {array}; pass np.ascontiguousarray(...) of it"
+        )
 
     def codegen(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data

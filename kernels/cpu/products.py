@@ -7,7 +7,13 @@ packed is small enough for the L1 or L2 cache and is used many times from there.
 from .jit import inline, spliced
 from .pointers import at
 from .simd import BLOCK, PANEL, STEPS, TALLEST, copy_part, copy_row, transpose_rows
-from .tiles import tile_columns, tile_rows, tile_rows_and_pack
+from .tiles import (
+    tile_columns,
+    tile_columns_far_apart,
+    tile_rows,
+    tile_rows_and_pack,
+    tile_rows_far_apart,
+)
 
 
 @inline
@@ -127,6 +133,32 @@ def multiply_rows_and_pack(
         at(init, done * init_row), init_row, at(c, done * c_row), c_row,
         rows - done, columns, floor, at(b, wide), b_row,
     )  # fmt: skip
+
+
+@spliced
+def multiply_rows_far_apart(k, a, a_row, b, init, init_row, c, c_row, rows, columns, floor):
+    """tile_rows_far_apart over any number of rows; k is a multiple of STEPS."""
+    i, tiles = 0, (rows + TALLEST - 1) // TALLEST
+    while tiles > 0:
+        height = tile_height(rows - i, tiles)
+        tile_rows_far_apart(
+            at(a, i * a_row), a_row, b, k // STEPS, at(init, i * init_row), init_row,
+            at(c, i * c_row), c_row, height, columns, floor,
+        )  # fmt: skip
+        i, tiles = i + height, tiles - 1
+
+
+@spliced
+def multiply_columns_far_apart(k, a, a_row, b, init, init_row, c, c_row, rows, columns, floor):
+    """tile_columns_far_apart over any number of rows of the product; k is a multiple of STEPS."""
+    i, tiles = 0, (rows + TALLEST - 1) // TALLEST
+    while tiles > 0:
+        height = tile_height(rows - i, tiles)
+        tile_columns_far_apart(
+            at(a, i), a_row, b, k // STEPS, at(init, i * init_row), init_row,
+            at(c, i * c_row), c_row, height, columns, floor,
+        )  # fmt: skip
+        i, tiles = i + height, tiles - 1
 
 
 @spliced

@@ -4,17 +4,17 @@ space: a named tuple of parameters, gradients, first, second, work, table, recip
 network.py takes them. x: (n, k), t: (n, m) or (n,) labels, y: (n, m).
 """
 
-from .jit import kernel
+from .binding import launcher
 from .network import network_forward, network_loss_gradients, network_step
 
 
-@kernel
+@launcher
 def predict(space, x, y):
     """y = the output of the network for x; y: (n, m)."""
     network_forward(x, space.table, space.numbers, False, space.parameters, space.work, y)
 
 
-@kernel
+@launcher
 def loss_and_gradients(space, x, t):
     """Returns the loss; fills space.gradients. t: as the loss takes it, (n, m) or (n,) labels."""
     s = space
@@ -25,7 +25,7 @@ def loss_and_gradients(space, x, t):
     )  # fmt: skip
 
 
-@kernel
+@launcher
 def step(space, x, t):
     """One step of the optimiser; returns the loss before it, and does nothing if that is NaN."""
     s = space

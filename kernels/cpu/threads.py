@@ -24,6 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .binding import addressed
 from .jit import inline, kernel
 from .pointers import (
     WORD,
@@ -53,6 +54,7 @@ ARENA_BYTES = 2**21
 # Looks at the ticket before a worker sleeps, some milliseconds: waking one took 0.3 ms on a virtual
 # machine, and a step of 784-512-512-10 4.3 ms in place of 2.9.
 SPINS = 2**18
+JOB_POINTER = types.CPointer(types.intp)
 HAS_SEMAPHORE = sys.platform == "linux"
 
 _memory = np.zeros(ARENAS + MOST_WORKERS + 1 + 8, np.int64)
@@ -113,22 +115,7 @@ def task(function):
 
     job: pointer to the words of the job; scratch: pointer to memory of the thread that runs it.
     """
-    dispatcher = inline(function)
-
-    @intrinsic
-    def task_address(typingctx, scratch):
-        arguments = (types.CPointer(types.intp), types.intp, scratch)
-        dispatcher.compile(arguments)
-
-        def codegen(context, builder, signature, args):
-            compiled = dispatcher.overloads[arguments]
-            context.active_code_library.add_linking_library(compiled.library)
-            address = context.declare_function(builder.module, compiled.fndesc)
-            return builder.ptrtoint(address, WORD)
-
-        return types.intp(scratch), codegen
-
-    return task_address
+    return addressed(function, lambda real: (JOB_POINTER, types.intp, types.CPointer(real)))
 
 
 @intrinsic

@@ -14,15 +14,18 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
-from .few import ZEROS, backward_few, forward_few
+from .few import ZEROS, backward_few, forward_few, forward_few_work
 from .jit import inline, spliced
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
 from .products import (
     multiply_columns,
+    multiply_columns_far_apart,
     multiply_rows,
     multiply_rows_and_pack,
+    multiply_rows_far_apart,
     pack_block,
     pack_left,
+    pack_right,
     pack_right_transposed,
     padded,
     turns_of,
@@ -60,14 +63,14 @@ def zeros_at(scratch):
 @inline
 def forward_work(n, k, m):
     """Elements of `work` that `forward` needs."""
-    return ZEROS if n <= MOST_FEW else SCRATCH
+    return forward_few_work(n, k, m) if n <= MOST_FEW else SCRATCH
 
 
 # The words of a forward job
 X, W, B, Z, Y, N, K, M, ACTIVATION, ROW_PARTS, COLUMN_PARTS = range(11)
 
 
-@spliced
+@inline
 def forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
     n, k = x.shape
@@ -118,7 +121,10 @@ def forward_block(job, number, scratch):
     b = at(pointer_to(get(job, B), scratch), column) if get(job, B) != 0 else zeros
     b_step = 1 if get(job, B) != 0 else 0
     rectify = on_registers and activation == RELU
-    product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
+    if columns <= width(scratch):
+        narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m)
+    else:
+        product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
     if kept or not on_registers:
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
         for i in range(rows):
@@ -147,6 +153,33 @@ def product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
             )  # fmt: skip
 
 
+@spliced
+def narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m):
+    """`product` for one panel of columns: x is read where it lies, since no second panel follows.
+
+    What is left of k beyond a multiple of STEPS is packed.
+    """
+    wide, low = width(scratch), -type_inf(scratch)
+    right, whole = at(scratch, ROWS * DEPTH), k - k % STEPS
+    top = element(scratch) if rectify else low
+    for p in range(0, whole, DEPTH):
+        steps = min(DEPTH, whole - p)
+        pack_right(at(w, p * m), m, steps, columns, wide, right)
+        start, start_row = (y, m) if p > 0 else (b, 0)
+        floor = top if p + steps == k else low
+        multiply_rows_far_apart(
+            steps, at(x, p), k, right, start, start_row, y, m, rows, columns, floor
+        )
+    if whole < k or k == 0:
+        pack_left(at(x, whole), k, rows, k - whole, wide, scratch)
+        pack_right(at(w, whole * m), m, k - whole, columns, wide, right)
+        start, start_row = (y, m) if whole > 0 else (b, 0)
+        multiply_rows(
+            turns_of(k - whole), scratch, wide, 0, right,
+            start, start_row, y, m, rows, columns, top, right, 0,
+        )  # fmt: skip
+
+
 @inline
 def type_inf(pointer):
     return element(pointer) + inf
@@ -167,7 +200,7 @@ def backward_work(n, k, m):
     return SCRATCH + gradients + weights
 
 
-@spliced
+@inline
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T; dw += and db += with `add`."""
     n, m = dy.shape
@@ -288,14 +321,26 @@ def multiply_gradient(job, number, scratch):
 def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
     """dw = x.T @ dz, or dw += with `add`, for the rows begin..end-1 of dw."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
+    first = 0  # row of the batch that is packed
+    if m <= wide and rows >= STEPS:  # a packed x would be read once
+        first = rows - rows % STEPS
+        c = at(dw, begin * m)
+        start, start_row = (c, m) if add else (zeros, 0)
+        multiply_columns_far_apart(
+            first, at(x, begin), k, panels, start, start_row, c, m, end - begin, m,
+            -type_inf(scratch),
+        )  # fmt: skip
+        if first == rows:
+            return
+    add = add or first > 0
     for i in range(begin, end, BLOCK):
         height = min(BLOCK, end - i)
-        pack_block(at(x, i), k, rows, height, wide, scratch)
+        pack_block(at(x, first * k + i), k, rows - first, height, wide, scratch)
         for j in range(0, m, wide):
             c = at(dw, i * m + j)
             start, start_row = (c, m) if add else (zeros, 0)
             multiply_columns(
-                turns_of(rows), scratch, at(panels, j * depth),
+                turns_of(rows - first), scratch, at(panels, j * depth + first * wide),
                 start, start_row, c, m, height, min(wide, m - j), -type_inf(scratch),
             )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The register tile of a matrix product, c = max(init + a @ b, floor): all sums stay in registers.
 
 A tile is emitted for each height and width of the tables in simd.py, and for each way its operands
-may lie in memory. docs/cpu.md says what was measured.
+may lie in memory (operands.py). docs/cpu.md says what was measured.
 """
 
 from functools import partial
@@ -11,12 +11,20 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from .operands import (
+    ColumnsFarApart,
+    ColumnsInBlock,
+    ColumnsInPlace,
+    InPlace,
+    InPlaceToPanel,
+    Panel,
+    RowsFarApart,
+    RowsInPanels,
+    RowsInPlace,
+    lines,
+)
 from .simd import (
-    AHEAD,
-    BLOCK,
     FEW,
-    FEW_AHEAD,
-    FEW_FAR,
     HEIGHTS,
     HIGH,
     OUTER,
@@ -68,11 +76,12 @@ class Tile:
         builder = self.builder
         before, loop = builder.block, builder.append_basic_block("k")
         done = builder.append_basic_block("k_done")
-        entering = [constant(0), left.pointer, right.pointer, *(x for row in start for x in row)]
+        flat = [x for row in start for x in row]
+        entering = [*flat, constant(0), right.pointer, *left.pointers]
         builder.cbranch(builder.icmp_signed(">", turns, constant(0)), loop, done)
         builder.position_at_end(loop)
         carried = [builder.phi(x.type) for x in entering]
-        turn, a, b, *flat = carried
+        flat, (turn, b, *a) = carried[: len(flat)], carried[len(flat) :]
         sums = [flat[i : i + self.vectors] for i in range(0, len(flat), self.vectors)]
         next_turn = builder.add(turn, constant(1))
         if self.fetch:
@@ -83,142 +92,20 @@ class Tile:
         for step in range(self.steps):
             row = right.row(b, turn, step, masks)
             for i in range(self.height):
-                scalar = self.v.broadcast(a, left.offset(i))
+                scalar = self.v.broadcast(*left.place(a, i, step))
                 sums[i] = [self.v.multiply_add(scalar, x, s) for x, s in zip(row, sums[i])]
             a = left.next(a, next_turn, step)
-        leaving = [next_turn, a, right.next(b), *(x for row in sums for x in row)]
+        leaving = [*(x for row in sums for x in row), next_turn, right.next(b), *a]
         for phi, x, y in zip(carried, entering, leaving):
             phi.add_incoming(x, before)
             phi.add_incoming(y, loop)
         builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, done)
         builder.position_at_end(done)
-        results = [builder.phi(x.type) for x in entering[3:]]
-        for phi, x, y in zip(results, entering[3:], leaving[3:]):
+        results = [builder.phi(x.type) for x in flat]
+        for phi, x, y in zip(results, entering, leaving):
             phi.add_incoming(x, before)
             phi.add_incoming(y, loop)
         return [results[i : i + self.vectors] for i in range(0, len(results), self.vectors)]
-
-
-def lines(v, vectors):
-    """Elements of a row that lie on all of its cache lines, wherever the first of them begins."""
-    return [*range(0, vectors * v.lanes, v.lanes), vectors * v.lanes - 1]
-
-
-class RowsInPanels:
-    """Left operand: rows in panels; `jump` leads from a row's end in a panel to the next panel."""
-
-    def __init__(self, v, pointer, jump):
-        self.v, self.builder, self.pointer, self.jump = v, v.builder, pointer, jump
-        self.wide = PANEL * v.lanes
-
-    def offset(self, i):
-        return constant(i * self.wide)  # a constant: row strides in registers would spill them
-
-    def next(self, a, next_turn, step):
-        a = self.builder.gep(a, [constant(1)])
-        if step < STEPS - 1:
-            return a
-        within = self.builder.and_(next_turn, constant(self.wide // STEPS - 1))
-        at_end = self.builder.icmp_signed("==", within, constant(0))
-        return self.builder.gep(a, [self.builder.select(at_end, self.jump, constant(0))])
-
-
-class ColumnsInBlock:
-    """Left operand: the transpose of a block whose rows are BLOCK wide."""
-
-    def __init__(self, v, pointer):
-        self.builder, self.pointer = v.builder, pointer
-
-    def offset(self, i):
-        return constant(i)
-
-    def next(self, a, next_turn, step):
-        return self.builder.gep(a, [constant(BLOCK)])
-
-
-class RowsInPlace:
-    """Left operand: rows of a matrix as the user has it, `stride` apart; row 0 for those beyond."""
-
-    def __init__(self, v, pointer, stride, rows):
-        self.builder, self.pointer, self.stride, self.rows = v.builder, pointer, stride, rows
-
-    def offset(self, i):
-        valid = self.builder.icmp_signed("<", constant(i), self.rows)
-        return self.builder.select(valid, self.builder.mul(self.stride, constant(i)), constant(0))
-
-    def next(self, a, next_turn, step):
-        return self.builder.gep(a, [constant(1)])
-
-
-class ColumnsInPlace:
-    """Left operand: columns of a matrix as the user has it; column 0 for those beyond."""
-
-    def __init__(self, v, pointer, stride, columns):
-        self.builder, self.pointer, self.stride, self.columns = v.builder, pointer, stride, columns
-
-    def offset(self, i):
-        valid = self.builder.icmp_signed("<", constant(i), self.columns)
-        return self.builder.select(valid, constant(i), constant(0))
-
-    def next(self, a, next_turn, step):
-        return self.builder.gep(a, [self.stride])
-
-
-class Panel:
-    """Right operand: a packed panel."""
-
-    def __init__(self, v, pointer, vectors):
-        self.v, self.pointer, self.vectors = v, pointer, vectors
-
-    def row(self, b, turn, step, masks):
-        first = step * PANEL * self.v.lanes
-        return [self.v.load(b, constant(first + j * self.v.lanes)) for j in range(self.vectors)]
-
-    def next(self, b):
-        return self.v.builder.gep(b, [constant(STEPS * PANEL * self.v.lanes)])
-
-
-class InPlace:
-    """Right operand: a matrix as the user has it, rows `stride` apart, fetched into L1 and L2."""
-
-    ahead: tuple[tuple[int, int], ...] = ((FEW_AHEAD, 3), (FEW_FAR, 2))  # llvm.prefetch's locality
-
-    def __init__(self, v, pointer, vectors, stride):
-        self.v, self.pointer, self.vectors, self.stride = v, pointer, vectors, stride
-
-    def row(self, b, turn, step, masks):
-        v = self.v
-        offsets = [constant(j * v.lanes) for j in range(self.vectors)]
-        for rows, level in self.ahead:
-            ahead = v.builder.mul(self.stride, constant(rows))
-            for element in lines(v, self.vectors):
-                v.prefetch(b, v.builder.add(ahead, constant(element)), write=False, level=level)
-        return [v.load_part(b, offset, mask) for offset, mask in zip(offsets, masks)]
-
-    def next(self, b):
-        return self.v.builder.gep(b, [self.stride])
-
-
-class InPlaceToPanel(InPlace):
-    """InPlace, `STEPS` rows per turn, and a panel that is filled with them on the way."""
-
-    ahead = ((AHEAD, 3),)
-
-    def __init__(self, v, pointer, vectors, stride, panel):
-        super().__init__(v, pointer, vectors, stride)
-        self.panel = panel
-
-    def row(self, b, turn, step, masks):
-        v, wide = self.v, PANEL * self.v.lanes
-        b = v.builder.gep(b, [v.builder.mul(self.stride, constant(step))])
-        row = super().row(b, turn, step, masks)
-        first = v.builder.mul(turn, constant(STEPS * wide))
-        for j, x in enumerate(row):
-            v.store(x, self.panel, v.builder.add(first, constant(step * wide + j * v.lanes)))
-        return row
-
-    def next(self, b):
-        return self.v.builder.gep(b, [self.v.builder.mul(self.stride, constant(STEPS))])
 
 
 def _switch_on_rows(v, heights, rows, emit):
@@ -239,7 +126,7 @@ def _switch_on_rows(v, heights, rows, emit):
 def _packed_tiles(
     v, heights, left, right, turns, init, init_row, c, c_row, rows, columns, floor, fetch=None
 ):
-    """Tiles of each height, for a vector of columns and for two; right(vectors): its operand."""
+    """Tiles of each height, for a vector of columns and for two; left(height), right(vectors)."""
     rest = (turns, init, init_row, c, c_row, rows, columns, floor)
 
     def emit(height):
@@ -251,7 +138,7 @@ def _packed_tiles(
         with v.builder.if_else(narrow) as branches:
             for vectors, branch in enumerate(branches, 1):
                 with branch:
-                    Tile(v, height, vectors, STEPS, fetch).emit(left, right(vectors), *rest)
+                    Tile(v, height, vectors, STEPS, fetch).emit(left(height), right(vectors), *rest)
 
     _switch_on_rows(v, heights, rows, emit)
 
@@ -270,8 +157,9 @@ def tile_rows(
         v = vectors_of(context, builder, signature, 0)
         a, a_jump, b, *rest, fetch, fetch_row = args
         _packed_tiles(
-            v, HIGH, RowsInPanels(v, a, a_jump), partial(Panel, v, b), *rest, (fetch, fetch_row)
-        )
+            v, HIGH, lambda height: RowsInPanels(v, a, a_jump), partial(Panel, v, b), *rest,
+            (fetch, fetch_row),
+        )  # fmt: skip
         return context.get_dummy_value()
 
     return types.void(a, size, a, size, a, size, a, size, size, size, a.dtype, a, size), codegen
@@ -288,10 +176,27 @@ def tile_rows_and_pack(
         v = vectors_of(context, builder, signature, 0)
         a, a_jump, b, b_row, panel, *rest = args
         right = partial(InPlaceToPanel, v, b, stride=b_row, panel=panel)
-        _packed_tiles(v, HIGH, RowsInPanels(v, a, a_jump), right, *rest)
+        _packed_tiles(v, HIGH, lambda height: RowsInPanels(v, a, a_jump), right, *rest)
         return context.get_dummy_value()
 
     return types.void(a, size, a, size, a, size, a, size, a, size, size, size, a.dtype), codegen
+
+
+@intrinsic
+def tile_rows_far_apart(
+    typingctx, a, a_row, b, turns, init, init_row, c, c_row, rows, columns, floor
+):
+    """tile_rows with STEPS * turns columns of a as it lies in memory."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_row, b, *rest = args
+        left = partial(RowsFarApart, v, a, a_row, rest[5])
+        _packed_tiles(v, HIGH, left, partial(Panel, v, b), *rest)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, a, size, a, size, size, size, a.dtype), codegen
 
 
 @intrinsic
@@ -302,10 +207,27 @@ def tile_columns(typingctx, a, b, turns, init, init_row, c, c_row, rows, columns
     def codegen(context, builder, signature, args):
         v = vectors_of(context, builder, signature, 0)
         a, b, *rest = args
-        _packed_tiles(v, HEIGHTS, ColumnsInBlock(v, a), partial(Panel, v, b), *rest)
+        _packed_tiles(v, HEIGHTS, lambda height: ColumnsInBlock(v, a), partial(Panel, v, b), *rest)
         return context.get_dummy_value()
 
     return types.void(a, a, size, a, size, a, size, size, size, a.dtype), codegen
+
+
+@intrinsic
+def tile_columns_far_apart(
+    typingctx, a, a_row, b, turns, init, init_row, c, c_row, rows, columns, floor
+):
+    """tile_columns with STEPS * turns rows of a as it lies in memory."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_row, b, *rest = args
+        left = partial(ColumnsFarApart, v, a, a_row, rest[5])
+        _packed_tiles(v, HEIGHTS, left, partial(Panel, v, b), *rest)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, a, size, a, size, size, size, a.dtype), codegen
 
 
 @intrinsic

@@ -51,8 +51,7 @@ def _part(flat, offset, shape):
 def network_forward(x, table, numbers, training, parameters, work, y):
     """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
 
-    numbers: dropout rates from codes.RATES on. With `training`, dropout masks; what the backward
-    pass needs is then in `work`.
+    With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on.
     """
     n = len(x)
     scratch = work[n * (_kept(table) + 2 * _widest(table)) :]
@@ -90,10 +89,12 @@ def network_loss(recipe, numbers, y, t, sample_weight, dy):
 def network_loss_gradients(
     x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
-    """Returns the loss, L2 included; gradients: (size,) of it, dx: (n, k) or empty.
+    """Returns the loss, L2 included, or NaN for x with NaN or infinity.
 
-    Neither is written for a loss that is not finite.
+    gradients: (size,) of it, dx: (n, k) or empty; without meaning if the loss is not finite.
     """
+    if not np.isfinite(x).all():  # a saturated unit would hide it from the loss
+        return np.nan
     n, last = len(x), table[-1]
     kept, widest = _kept(table), _widest(table)
     scratch = work[n * (kept + 2 * widest) :]
@@ -143,12 +144,10 @@ def network_update(recipe, numbers, gradients, parameters, first, second):
 def network_step(
     x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
 ):
-    """One step on one batch; returns the loss before it. If that or x is not finite, no step.
+    """One step on one batch; returns the loss before it. No step if that is not finite.
 
     The step count of the recipe goes up by one, each dropout layer's seed to the next.
     """
-    if not np.isfinite(x).all():  # a saturated unit would hide an infinity from the loss
-        return np.nan
     loss = network_loss_gradients(
         x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, x[:0, :0]
     )

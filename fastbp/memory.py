@@ -1,0 +1,92 @@
+"""How many bytes a training takes."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import optimizers
+from .checks import check_count
+from .optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from .network import Sequential
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a training, beside the data.
+
+    A step takes the batch in panels of up to 512 rows, each forward and backward before the next:
+    so the activations of a long batch are neither kept nor computed twice.
+
+    Attributes
+    ----------
+    network : int
+        Parameters and gradients.
+    state : int
+        What the optimizer keeps.
+    work : int
+        Of a step: activations and gradients of one panel, packed operands.
+    kept : int
+        What the activations of the whole batch would take; nobody holds them.
+    batch : int
+        Room for the rows of one batch.
+    copies : int
+        Of parameters and state, for the case of divergence, and the order of the rows.
+    """
+
+    network: int
+    state: int
+    work: int
+    kept: int
+    batch: int
+    copies: int
+
+    @property
+    def step(self) -> int:
+        """What `train_step` holds."""
+        return self.network + self.state + self.work
+
+    @property
+    def fit(self) -> int:
+        """What `fit` holds."""
+        return self.step + self.batch + self.copies
+
+
+def memory(
+    net: "Sequential", batch_size: int = 32, rows: int = 0, optimizer: str | Optimizer = "adam"
+) -> Memory:
+    """Bytes that a training on the CPU takes, beside the data.
+
+    Parameters
+    ----------
+    batch_size : int
+        Rows of a step.
+    rows : int
+        Of the data, for `fit`, which holds their order.
+    optimizer : str or Optimizer
+        As in `fit`.
+
+    Returns
+    -------
+    Memory
+        network, state, work, kept, batch, copies; `step` and `fit` are their sums.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> net = fastbp.Sequential(fastbp.Dense(784, 128), fastbp.Dense(128, 10))
+    >>> few, many = net.memory(512), net.memory(60_000)
+    >>> few.kept // 1024, many.kept // 1024, many.work == few.work
+    (276, 32343, True)
+    """
+    n, rows = check_count("batch_size", batch_size), check_count("rows", rows, 0)
+    size, item = net.parameters.nbytes, net.dtype.itemsize
+    state = len(optimizers.resolve(optimizer).slots()) * size
+    return Memory(
+        network=2 * size,
+        state=state,
+        work=item * net.work_size(n),
+        kept=item * n * net.plan.kept,
+        batch=item * n * (net.in_features + net.out_features + 1),
+        copies=2 * (size + state) + 8 * rows,
+    )
