@@ -50,6 +50,7 @@ softmax_cross_entropy = _on_host(cuda.softmax_cross_entropy)
 sparse_softmax_cross_entropy = _on_host(cuda.sparse_softmax_cross_entropy)
 sigmoid = _on_host(cuda.sigmoid)
 softmax = _on_host(cuda.softmax)
+shuffle = _on_host(cuda.shuffle)
 
 
 def network_work(n: int, table: Array) -> int:
@@ -85,7 +86,7 @@ def network_loss_gradients(
 ) -> float:
     """The loss and its gradients, as kernels.network_loss_gradients computes them."""
     data = _upload(x), _upload(t), _upload(sample_weight)
-    out = _upload(gradients), _upload(dx)  # neither is written for a loss that is not finite
+    out = _upload(gradients), _upload(dx)
     room = _work(len(x), table, x.dtype)
     loss: float = cuda.network_loss_gradients(
         *data, table, recipe, numbers, _upload(parameters), room, *out

@@ -29,6 +29,7 @@ from .network import (
 )
 from .optimizers import adam, adamw, rmsprop, sgd
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
+from .shuffle import shuffle
 
 __all__ = [
     "activate",
@@ -55,6 +56,7 @@ __all__ = [
     "network_work",
     "rmsprop",
     "sgd",
+    "shuffle",
     "sigmoid",
     "softmax",
     "softmax_cross_entropy",

@@ -10,7 +10,7 @@ from functools import lru_cache
 from math import inf, nan
 
 import numpy as np
-from numba.types import boolean, float64, int32, int64
+from numba.types import float64, int32, int64
 
 from .. import codes
 from ..codes import (
@@ -176,11 +176,11 @@ def narrow_kernel(real, label):
     row_loss = loss_of_labels if sparse else loss_of_numbers
 
     @kernel(
-        real[:, ::1], targets, real[::1], int64[:, ::1], real[::1], int32, real, boolean, int32,
-        int32, int32, float64[::1], real[::1], threads=NARROW_THREADS,
+        real[:, ::1], targets, real[::1], int64[:, ::1], real[::1], int32, real, int32, int32,
+        int32, float64[::1], real[::1], threads=NARROW_THREADS,
     )  # fmt: skip
     def narrow_network(
-        x, t, sample_weight, table, w, loss, delta, strict, rows, kept, wide, scratch, out
+        x, t, sample_weight, table, w, loss, delta, rows, kept, wide, scratch, out
     ):  # fmt: skip
         s = cuda.shared.array(0, real)
         sums = cuda.shared.array(NARROW_THREADS, float64)
@@ -193,8 +193,7 @@ def narrow_kernel(real, label):
             for e in range(thread, rows * k, NARROW_THREADS):
                 i = row + e // k
                 s[at_x + e] = x[i, e % k] if i < n else real(0)
-                if strict:
-                    total += s[at_x + e] - s[at_x + e]  # NaN unless x is finite
+                total += s[at_x + e] - s[at_x + e]  # NaN unless x is finite
             cuda.syncthreads()
             for i in range(last + 1):
                 a = rows * table[i - 1, Y] if i > 0 else at_x
@@ -265,13 +264,13 @@ def _on_gpu(number, layers, content):
     return host.to_device(np.frombuffer(content, np.int64).reshape(layers, -1).copy())
 
 
-def launch_narrow(x, t, sample_weight, table, loss, delta, strict, parameters, slices, rows, out):
+def launch_narrow(x, t, sample_weight, table, loss, delta, parameters, slices, rows, out):
     """Leaves the partial sums of the loss in scratch, the gradients of every slice in `out`."""
     kept, widest, elements = elements_of(table)
     label = str(t.dtype) if loss == SPARSE_SOFTMAX_CROSS_ENTROPY else ""
     device_table = _on_gpu(current_device(), len(table), table.tobytes())
     NARROW_NETWORKS[x.dtype, label](
         slices, x, t, sample_weight, device_table, parameters, loss,
-        delta if loss == HUBER else 0.0, strict, rows, kept, widest, scratch(), out,
+        delta if loss == HUBER else 0.0, rows, kept, widest, scratch(), out,
         shared=rows * elements * x.dtype.itemsize,
     )  # fmt: skip

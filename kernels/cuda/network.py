@@ -5,8 +5,6 @@ parameters and all that grows with them stay on the GPU. The host waits for it o
 once in a call of network_epoch: whether a loss is finite is seen on the GPU, by a gate (sums.py).
 """
 
-from math import isfinite
-
 import numpy as np
 from numba.types import float64, int32, int64
 
@@ -95,8 +93,7 @@ def _saved(work, n, row):
 def network_forward(x, table, numbers, training, parameters, work, y):
     """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
 
-    numbers: dropout rates from codes.RATES on. With `training`, dropout masks; what the backward
-    pass needs is then in `work`.
+    With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on.
     """
     n, rows = x.shape[0], table.tolist()
     room = work[n * (_kept(table) + 2 * _widest(table)) :]
@@ -119,31 +116,28 @@ def network_forward(x, table, numbers, training, parameters, work, y):
 def network_loss_gradients(
     x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
-    """Returns the loss, L2 included; gradients: (size,) of it, dx: (n, k) or empty.
+    """Returns the loss, L2 included, or NaN for x with NaN or infinity.
 
-    Neither is written for a loss that is not finite.
+    gradients: (size,) of it, dx: (n, k) or empty; without meaning if the loss is not finite.
     """
     open_gate(1, scratch())
     _launch_gradients(
-        False, 1.0, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+        1.0, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
     )
     return result(LAST)
 
 
 def _launch_gradients(
-    strict, weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+    weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
-    """Gradients, while the gate is open; then the loss goes to its account with this weight.
-
-    strict: the loss is NaN if x is not finite.
-    """
+    """Gradients, while the gate is open; then the loss goes to its account with this weight."""
     slices, panel = slices_of(x.shape[0], table, x.dtype.itemsize, t)
     operands = x, t, sample_weight, table, recipe, numbers, parameters, work, gradients
     with gated():
         if slices and dx.size == 0:
-            _narrow(strict, *operands, slices, panel)
+            _narrow(*operands, slices, panel)
         else:
-            _layers(strict, *operands, dx)
+            _layers(*operands, dx)
         if numbers[codes.L2] != 0:
             size = int(recipe[codes.WEIGHTS])
             launch_penalty(parameters[:size], numbers[codes.L2], gradients[:size])
@@ -151,13 +145,13 @@ def _launch_gradients(
 
 
 def _narrow(
-    strict, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, slices, panel
+    x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, slices, panel
 ):
     """The loss, and its gradients, in one kernel and the sum over its slices."""
     if sample_weight.size:
         flat_sum(sample_weight, PLAIN, WEIGHT)
     launch_narrow(
-        x, t, sample_weight, table, recipe[codes.LOSS], numbers[codes.DELTA], strict, parameters,
+        x, t, sample_weight, table, recipe[codes.LOSS], numbers[codes.DELTA], parameters,
         slices, panel, work,
     )  # fmt: skip
     sum_partials(1, slices, LOSS, scratch())
@@ -165,7 +159,7 @@ def _narrow(
     launch_slices(slices, size, False, work, gradients.reshape(1, size), gradients[:0])
 
 
-def _layers(strict, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx):
+def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx):
     """The loss, its gradients and dx, layer by layer."""
     n, rows = x.shape[0], table.tolist()
     kept, widest = _kept(table), _widest(table)
@@ -175,11 +169,8 @@ def _layers(strict, x, t, sample_weight, table, recipe, numbers, parameters, wor
     places = n * kept, n * (kept + widest)
     above = _matrix(work, places[0], n, rows[-1][codes.M])
     launch_loss(recipe[codes.LOSS], y, t, numbers[codes.DELTA], sample_weight, above)
-    if strict:
-        flat_sum(_flat(x), DIFFERENCES, CHECK)
-        spoil_loss(1, scratch())
-    if dx.size and not isfinite(result(LOSS)):
-        return  # dx is the caller's, and passes no gate
+    flat_sum(_flat(x), DIFFERENCES, CHECK)
+    spoil_loss(1, scratch())
     ready = False  # whether `above` is dz already
     for i in reversed(range(len(rows))):
         row, lower = rows[i], rows[i - 1] if i else None
@@ -219,7 +210,7 @@ def network_update(recipe, numbers, gradients, parameters, first, second):
 def network_step(
     x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
 ):
-    """One step on one batch; returns the loss before it. If that or x is not finite, no step.
+    """One step on one batch; returns the loss before it. No step if that is not finite.
 
     The step count of the recipe goes up by one, each dropout layer's seed to the next.
     """
@@ -239,7 +230,7 @@ def _launch_step(
 ):
     """Gradients and update while the gate is open. The recipe goes on as if it were."""
     _launch_gradients(
-        True, weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
+        weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
         nothing(x),
     )  # fmt: skip
     recipe[codes.STEP] += 1

@@ -94,6 +94,15 @@ def test_dropout_keeps_what_the_cpu_keeps(rate, seed, dtype, launch):
     np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1])
+@pytest.mark.parametrize("size", SIZES)
+def test_orders_are_those_of_the_cpu(size, seed, launch):
+    out = np.full(size, -1)
+    expected = out.copy()
+    reference.shuffle(seed, expected)
+    np.testing.assert_array_equal(launch(cuda.shuffle, seed, out=[out])[1], expected)
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_penalty_and_clipping_equal_the_reference(size, dtype, launch, close, tolerance):
     w, dw = numbers(size, dtype), numbers(size, dtype, 1)
