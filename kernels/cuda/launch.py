@@ -6,8 +6,9 @@ GPU and back, and a size beyond 32 bits would wrap.
 
 import inspect
 import math
+import warnings
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,19 @@ class Kernel:
             check_array(name, argument, dtype, of.ndim, here) if dtype else cast(of, argument)
             for (name, of, dtype), argument in zip(self.operands, arguments, strict=True)
         ]
-        self.dispatcher()[grid, self.threads, stream(), shared](*arguments)
+        configuration = grid, self.threads, stream(), shared
+        if SIMULATED:
+            self.dispatcher()[configuration](*arguments)
+        else:
+            configured(self, *configuration)(*arguments)
+
+
+@lru_cache(maxsize=1024)
+def configured(kernel, *configuration):
+    """A kernel ready to be launched. Numba warns of grids below 128 blocks: ours are meant so."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return kernel.dispatcher()[configuration]
 
 
 def kernel(*signature, threads, blocks=1, variant=""):

@@ -20,6 +20,7 @@ if target.cuda is not None:
             predict(table, parameters, x[i], room, y[i])
 
 
+@pytest.mark.filterwarnings("ignore:Grid size")  # Numba wants 128 blocks
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_thread_predicts_what_the_network_predicts(activation, bias, dtype, close):
     layers = [

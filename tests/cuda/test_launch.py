@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_out_of_memory_says_how_much(monkeypatch):
     message = rf"out of memory on the GPU: {4 * size} bytes were asked for .* bytes? are free"
     with pytest.raises(MemoryError, match=message.replace("bytes?", r"\d+")):
         launch.allocate(size, np.float32)
+
+
+@anywhere
+def test_small_grids_are_launched_in_silence():
+    class Dispatcher:
+        def __getitem__(self, configuration):
+            warnings.warn("Grid size 1 will likely result in GPU under-utilization", stacklevel=1)
+            return configuration
+
+    kernel = type("Kernel", (), {"dispatcher": lambda self: Dispatcher()})()
+    assert launch.configured(kernel, 1, 32, 0, 0) == (1, 32, 0, 0)
+    assert launch.configured(kernel, 1, 32, 0, 0) == (1, 32, 0, 0)
 
 
 def test_launches_go_to_the_stream_in_use():
