@@ -33,7 +33,7 @@ class Sequential:
     ----------
     *layers : Dense or Dropout
         All of one dtype, each as wide as the one before.
-    device : {"cpu", "reference"}
+    device : {"cpu", "reference", "cuda"}
         Where the kernels run; "reference" is the plain NumPy twin.
 
     Attributes
@@ -101,6 +101,19 @@ class Sequential:
     def __repr__(self) -> str:
         lines = "".join(f"  {layer!r}\n" for layer in self.layers)
         return f"Sequential(\n{lines}) {self.parameters.size} parameters on {self.device}"
+
+    def to(self, device: str) -> "Sequential":
+        """Compute on another device from now on; returns the network.
+
+        Examples
+        --------
+        >>> import fastbp
+        >>> net = fastbp.Sequential(fastbp.Dense(2, 1)).to("reference")
+        >>> net.device
+        'reference'
+        """
+        self._kernels, self.device = kernels_for(device), device
+        return self
 
     # Training
 

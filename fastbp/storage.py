@@ -91,7 +91,7 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> "Sequential":
     ----------
     path : path
         A `.npz` file.
-    device : {"cpu", "reference"}
+    device : {"cpu", "reference", "cuda"}
         Where its kernels shall run.
 
     Raises

@@ -1,1 +1,1 @@
-"""Numbers only: twins of one contract (README.md), `reference` in NumPy and `cpu` in Numba."""
+"""Numbers only: twins of one contract (README.md), in NumPy, in Numba, and in Numba for CUDA."""

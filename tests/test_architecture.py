@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # The kernel folders that share one contract. The first is the specification.
-TWINS = ("reference", "cpu")
+TWINS = ("reference", "cpu", "cuda")
 
 KERNELS_MAY_IMPORT = {"numpy", "numba", "llvmlite", "scipy"} | sys.stdlib_module_names
 MAY_PRINT = ("fastbp/__main__.py", "fastbp/cli.py", "fastbp/demo/")

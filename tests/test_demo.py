@@ -201,7 +201,7 @@ def test_an_image_is_learnt_and_painted(tmp_path, monkeypatch):
     x, t = image.pixels(original)
     net = image.build(0, width=16, hidden=1)
     before = image.psnr(image.paint(net, x, original.shape), original)
-    image.train(net, x, t, epochs=100, seed=0)
+    image.train(net, x, t, epochs=150, seed=0)
     painted = image.paint(net, x, original.shape)
     assert painted.dtype == np.uint8
     after = image.psnr(painted, original)

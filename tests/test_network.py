@@ -160,10 +160,10 @@ def test_a_layer_belongs_to_one_network(shared):
     assert (first.w == 7).all()
 
 
-@pytest.mark.parametrize("device", ["cuda", None, 0])
+@pytest.mark.parametrize("device", ["gpu", None, 0])
 def test_unknown_device_lists_the_known_ones(device):
     layer = dense(2, 1)
-    text = f"device: expected one of cpu, reference; got {device!r}"
+    text = f"device: expected one of cpu, reference, cuda; got {device!r}"
     with pytest.raises(ValueError, match=re.escape(text)):
         fastbp.Sequential(layer, device=device)
     fastbp.Sequential(layer)  # is still free

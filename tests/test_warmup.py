@@ -49,7 +49,7 @@ def test_a_second_process_only_loads():
 def test_every_kernel_is_warmed_for_both_types(name):
     fastbp.warmup(measure=False)
     signatures = str(getattr(cpu, name).signatures)
-    if not name.endswith("_work"):  # sizes have no float type
+    if not name.endswith("_work") and name != "shuffle":  # whole numbers have no float type
         assert "float32" in signatures
         assert "float64" in signatures
     assert signatures != "[]"

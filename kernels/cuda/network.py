@@ -1,0 +1,350 @@
+"""A whole network in CUDA: a sequence of launches; table, recipe, numbers and sums lie on the host.
+
+The network is a table, what a step does a recipe of integers and numbers: see codes.py. x, t,
+parameters and all that grows with them stay on the GPU. The host waits for it once in a step, and
+once in a call of network_epoch: whether a loss is finite is seen on the GPU, by a gate (sums.py).
+"""
+
+import numpy as np
+from numba.types import float64, int32, int64
+
+from .. import codes
+from .blocks import FLAT, FLAT_BLOCKS, blocks, flat_grid
+from .dense import backward, dense_backward_work, dense_forward, dense_forward_work
+from .dropout import dropout
+from .launch import REALS, for_reals, kernel, nothing, read
+from .losses import LABELS, launch_loss
+from .narrow import launch_narrow, slices_of
+from .optimizers import adamw, rmsprop, sgd
+from .regularization import clip_by_value, launch_clip, launch_penalty
+from .sums import (
+    CHECK,
+    DIFFERENCES,
+    LAST,
+    LOSS,
+    PARTIALS,
+    PLAIN,
+    WEIGHT,
+    account,
+    block_sum,
+    flat_sum,
+    gated,
+    launch_slices,
+    open_gate,
+    result,
+    results,
+    scratch,
+    spoil_loss,
+    sum_partials,
+)
+from .target import cuda
+
+NEXT_SEED = 0xD1342543DE82EF95  # from one pass to the next; odd, so that no seed comes twice
+
+
+def network_work(n, table):
+    """Elements of `work` that the kernels of this module need for n rows."""
+    room = [
+        max(dense_forward_work(n, k, m), dense_backward_work(n, k, m))
+        for kind, k, m in table[:, [codes.KIND, codes.K, codes.M]].tolist()
+        if kind == codes.DENSE
+    ]
+    narrow = max(slices_of(n, table, itemsize)[0] for itemsize in (4, 8)) * _size(table)
+    return max(n * (_kept(table) + 2 * _widest(table)) + max(room), narrow)
+
+
+def _size(table):
+    """Elements of weights and biases."""
+    dense = table[table[:, codes.KIND] == codes.DENSE]
+    return int((dense[:, codes.K] + (dense[:, codes.B] >= 0)) @ dense[:, codes.M])
+
+
+def _kept(table):
+    """Elements of activations that a row of the batch keeps."""
+    return int((np.maximum(table[:, codes.Y], table[:, codes.Z]) + table[:, codes.M]).max())
+
+
+def _widest(table):
+    return int(max(table[:, codes.K].max(), table[:, codes.M].max()))
+
+
+def _vector(flat, offset, size):
+    """The piece of a flat array, empty for an offset of -1."""
+    return flat[:0] if offset < 0 else flat[offset : offset + size]
+
+
+def _matrix(flat, offset, rows, columns):
+    """The piece of a flat array as a matrix, empty for a negative offset."""
+    if offset < 0:
+        return nothing(flat)
+    return flat[offset : offset + rows * columns].reshape(rows, columns)
+
+
+def _flat(a):
+    return a.reshape(a.size)
+
+
+def _saved(work, n, row):
+    """What a dense layer has kept for its backward pass."""
+    place = row[codes.Z] if row[codes.ACTIVATION] in codes.KEEPS_Z else row[codes.Y]
+    return _matrix(work, n * place, n, row[codes.M])
+
+
+def network_forward(x, table, numbers, training, parameters, work, y):
+    """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
+
+    With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on.
+    """
+    n, rows = x.shape[0], table.tolist()
+    room = work[n * (_kept(table) + 2 * _widest(table)) :]
+    for i, row in enumerate(rows):
+        k, m = row[codes.K], row[codes.M]
+        here = training or i < len(rows) - 1
+        above = _matrix(work, n * row[codes.Y], n, m) if here else y
+        if row[codes.KIND] == codes.DROPOUT:
+            rate = numbers[codes.RATES + i] if training else 0.0
+            dropout(_flat(x), rate, row[codes.SEED], _flat(above))
+        else:
+            w, b = _matrix(parameters, row[codes.W], k, m), _vector(parameters, row[codes.B], m)
+            z = _matrix(work, n * row[codes.Z] if training else -1, n, m)
+            dense_forward(x, w, b, row[codes.ACTIVATION], room, z, above)
+        x = above
+    if training and y is not x and n:
+        y.copy_to_device(x)
+
+
+def network_loss_gradients(
+    x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+):
+    """Returns the loss, L2 included, or NaN for x with NaN or infinity.
+
+    gradients: (size,) of it, dx: (n, k) or empty; without meaning if the loss is not finite.
+    """
+    open_gate(1, scratch())
+    _launch_gradients(
+        1.0, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+    )
+    return result(LAST)
+
+
+def _launch_gradients(
+    weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+):
+    """Gradients, while the gate is open; then the loss goes to its account with this weight."""
+    slices, panel = slices_of(x.shape[0], table, x.dtype.itemsize, t)
+    operands = x, t, sample_weight, table, recipe, numbers, parameters, work, gradients
+    with gated():
+        if slices and dx.size == 0:
+            _narrow(*operands, slices, panel)
+        else:
+            _layers(*operands, dx)
+        if numbers[codes.L2] != 0:
+            size = int(recipe[codes.WEIGHTS])
+            launch_penalty(parameters[:size], numbers[codes.L2], gradients[:size])
+    account(1, weight, numbers[codes.L2] != 0, scratch())
+
+
+def _narrow(
+    x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, slices, panel
+):
+    """The loss, and its gradients, in one kernel and the sum over its slices."""
+    if sample_weight.size:
+        flat_sum(sample_weight, PLAIN, WEIGHT)
+    launch_narrow(
+        x, t, sample_weight, table, recipe[codes.LOSS], numbers[codes.DELTA], parameters,
+        slices, panel, work,
+    )  # fmt: skip
+    sum_partials(1, slices, LOSS, scratch())
+    size = gradients.size
+    launch_slices(slices, size, False, work, gradients.reshape(1, size), gradients[:0])
+
+
+def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx):
+    """The loss, its gradients and dx, layer by layer."""
+    n, rows = x.shape[0], table.tolist()
+    kept, widest = _kept(table), _widest(table)
+    room = work[n * (kept + 2 * widest) :]
+    y = _matrix(work, n * rows[-1][codes.Y], n, rows[-1][codes.M])
+    network_forward(x, table, numbers, True, parameters, work, y)
+    places = n * kept, n * (kept + widest)
+    above = _matrix(work, places[0], n, rows[-1][codes.M])
+    launch_loss(recipe[codes.LOSS], y, t, numbers[codes.DELTA], sample_weight, above)
+    flat_sum(_flat(x), DIFFERENCES, CHECK)
+    spoil_loss(1, scratch())
+    ready = False  # whether `above` is dz already
+    for i in reversed(range(len(rows))):
+        row, lower = rows[i], rows[i - 1] if i else None
+        k, m = row[codes.K], row[codes.M]
+        below = _matrix(work, n * lower[codes.Y], n, k) if i else x
+        dy = _matrix(work, places[(len(rows) - i) % 2], n, k) if i else dx
+        if row[codes.KIND] == codes.DROPOUT:
+            if dy.size:
+                dropout(_flat(above), numbers[codes.RATES + i], row[codes.SEED], _flat(dy))
+            above, ready = dy, False
+            continue
+        w, dw = (_matrix(flat, row[codes.W], k, m) for flat in (parameters, gradients))
+        db = _vector(gradients, row[codes.B], m)
+        saved, activation = _saved(work, n, row), codes.IDENTITY if ready else row[codes.ACTIVATION]
+        ready = i > 0 and lower[codes.KIND] == codes.DENSE
+        saved_below = _saved(work, n, lower) if ready else nothing(x)
+        f_below = lower[codes.ACTIVATION] if ready else codes.IDENTITY
+        backward(False, above, below, w, saved, activation, saved_below, f_below, room, dw, db, dy)
+        above = dy
+
+
+def network_update(recipe, numbers, gradients, parameters, first, second):
+    """Clip the gradients and take one step of the optimiser; first, second: its state or empty."""
+    if recipe[codes.CLIP] == codes.CLIP_NORM:
+        launch_clip(numbers[codes.LIMIT], gradients)
+    elif recipe[codes.CLIP] == codes.CLIP_VALUE:
+        clip_by_value(numbers[codes.LIMIT], gradients)
+    a, b, c, d, e = numbers[codes.FIRST : codes.RATES].tolist()
+    if recipe[codes.OPTIMIZER] == codes.ADAMW:
+        adamw(gradients, a, b, c, d, e, recipe[codes.STEP], parameters, first, second)
+    elif recipe[codes.OPTIMIZER] == codes.RMSPROP:
+        rmsprop(gradients, a, b, c, parameters, first)
+    else:
+        sgd(gradients, a, b, recipe[codes.OPTIMIZER] == codes.NESTEROV, parameters, first)
+
+
+def network_step(
+    x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
+):
+    """One step on one batch; returns the loss before it. No step if that is not finite.
+
+    The step count of the recipe goes up by one, each dropout layer's seed to the next.
+    """
+    open_gate(1, scratch())
+    ahead = recipe.copy()
+    _launch_step(
+        1.0, x, t, sample_weight, table, ahead, numbers, work, gradients, parameters, first, second
+    )
+    loss, _, _, steps = results()
+    recipe[codes.STEP] += int(steps)
+    _next_masks(table, int(steps))
+    return loss
+
+
+def _launch_step(
+    weight, x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
+):
+    """Gradients and update while the gate is open. The recipe goes on as if it were."""
+    _launch_gradients(
+        weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
+        nothing(x),
+    )  # fmt: skip
+    recipe[codes.STEP] += 1
+    with gated():
+        network_update(recipe, numbers, gradients, parameters, first, second)
+
+
+def _next_masks(table, steps):
+    """The seeds of dropout after so many steps."""
+    for row in table:
+        if row[codes.KIND] == codes.DROPOUT:
+            row[codes.SEED] = (int(row[codes.SEED]) + steps * NEXT_SEED) % 2**63
+
+
+def rows_kernel(real, name):
+    @kernel(real[:, ::1], int64[::1], real[:, ::1], threads=FLAT, variant=name)
+    def gather_rows(source, chosen, target):
+        columns = source.shape[1]
+        for e in range(cuda.grid(1), target.size, cuda.gridsize(1)):
+            target[e // columns, e % columns] = source[chosen[e // columns], e % columns]
+
+    return gather_rows
+
+
+def items_kernel(of, name):
+    @kernel(of[::1], int64[::1], of[::1], threads=FLAT, variant=name)
+    def gather_items(source, chosen, target):
+        for i in range(cuda.grid(1), target.size, cuda.gridsize(1)):
+            target[i] = source[chosen[i]]
+
+    return gather_items
+
+
+TYPES = {str(dtype): real for dtype, real in REALS.items()}
+GATHER = {(name, 2): rows_kernel(of, name) for name, of in TYPES.items()}
+GATHER |= {(name, 1): items_kernel(of, name) for name, of in (TYPES | LABELS).items()}
+
+
+@for_reals
+def weights_kernel(real):
+    @kernel(real[::1], int64[::1], int32, int32, int32, float64[::1], threads=FLAT)
+    def weights_of_batches(s, order, begin, batch, rows, scratch):
+        shared = cuda.shared.array(FLAT, float64)
+        first, total = begin + cuda.blockIdx.x * batch, 0.0
+        for i in range(first + cuda.threadIdx.x, min(first + batch, rows), FLAT):
+            total += s[order[i]] if order.size > 0 else s[i]
+        total = block_sum(shared, total)
+        if cuda.threadIdx.x == 0:
+            scratch[PARTIALS + cuda.blockIdx.x] = total
+
+    return weights_of_batches
+
+
+def _weights(sample_weight, order, begin, batch, rows, count):
+    """The weight of each of the next batches, on the host: one that weighs nothing is left out."""
+    if sample_weight.size == 0:
+        return [float(min(batch, rows - begin - i * batch)) for i in range(count)]
+    kernel, place = weights_kernel[sample_weight.dtype], scratch()
+    kernel(count, sample_weight, order, begin, batch, rows, place)
+    return read(place, PARTIALS, PARTIALS + count).tolist()
+
+
+def _batch(whole, rooms, order, begin, end):
+    """x, t and sample_weight of one batch: pieces, or the chosen rows in the room for them."""
+    if order.size == 0:
+        return [a[begin:end] if a.size else a for a in whole]
+    chosen = order[begin:end]
+    return [_gather(a, chosen, room) if a.size else a for a, room in zip(whole, rooms)]
+
+
+def _gather(source, chosen, room):
+    """The chosen rows of an array, in the room for a batch."""
+    target = room[: chosen.size]
+    GATHER[str(source.dtype), source.ndim](flat_grid(target.size), source, chosen, target)
+    return target
+
+
+def network_epoch(
+    x, t, sample_weight, order, begin, steps, table, recipe, numbers,
+    x_batch, t_batch, s_batch, work, gradients, parameters, first, second, sums,
+):  # fmt: skip
+    """Up to `steps` steps on the batches from row `begin` of the order on; returns the row after.
+
+    order: (rows,) the rows of x in the order of this epoch, or empty for as they are. x_batch,
+    t_batch, s_batch: room for one batch of x, t and sample_weight. sums: (3,) has the weighted
+    losses, the weights and the last loss added, added and written. It stops before a batch whose
+    loss is not finite: sums[2] then holds that loss.
+    """
+    rows, batch, done = x.shape[0], x_batch.shape[0], False
+    while steps > 0 and begin < rows and not done:
+        count = min(steps, blocks(rows - begin, batch), FLAT_BLOCKS)  # one readback for so many
+        begins = range(begin, min(begin + count * batch, rows), batch)
+        weights = _weights(sample_weight, order, begin, batch, rows, count)
+        ahead, now, taken = recipe.copy(), table.copy(), []
+        open_gate(1, scratch())
+        for start, weight in zip(begins, weights):
+            if not weight > 0:
+                continue
+            taken.append(start)
+            batches = _batch(
+                (x, t, sample_weight), (x_batch, t_batch, s_batch), order, start,
+                min(start + batch, rows),
+            )  # fmt: skip
+            _launch_step(
+                weight, *batches, now, ahead, numbers, work, gradients, parameters, first, second
+            )
+            _next_masks(now, 1)
+        loss, losses, mass, good = results()
+        recipe[codes.STEP] += int(good)
+        _next_masks(table, int(good))
+        if taken:
+            sums += losses, mass, 0
+            sums[2] = loss
+        done = good < len(taken)
+        begin = taken[int(good)] if done else min(begin + count * batch, rows)
+        steps -= count
+    return begin
