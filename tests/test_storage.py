@@ -210,7 +210,7 @@ def test_no_file(tmp_path):
 
 def test_unknown_device_lists_the_known_ones(tmp_path):
     path = make().save(tmp_path / "net")
-    text = "device: expected one of cpu, reference; got 'tpu'"
+    text = "device: expected one of cpu, reference, cuda; got 'tpu'"
     with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
         fastbp.load(path, device="tpu")
 
