@@ -113,6 +113,7 @@ class Sequential:
         'reference'
         """
         self._kernels, self.device = kernels_for(device), device
+        self._last_work = -1, 0  # devices differ in it
         return self
 
     # Training

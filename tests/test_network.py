@@ -773,3 +773,27 @@ def test_gradients_equal_the_reference_in_float64(activation, loss, dtype, n):
     for got, want in zip(*results, strict=True):
         scale = max(1e-3, float(np.max(np.abs(want), initial=0)))
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale)
+
+
+# Another device
+
+
+def test_a_network_goes_on_where_it_was_moved_to():
+    x, t = data(3000)
+    sizes = 3, 60, 2  # the twins need different scratch
+    moved, stayed = (make("silu", sizes=sizes, device=name) for name in ("cpu", "reference"))
+    for net in (moved, stayed):
+        optimizer = fastbp.Adam()
+        net.train_step(x, t, "squared_error", optimizer)
+        assert net.to("reference") is net
+        net.train_step(x, t, "squared_error", optimizer)
+    assert moved.device == "reference"
+    np.testing.assert_allclose(moved.parameters, stayed.parameters, rtol=1e-12)
+    np.testing.assert_allclose(moved.to("cpu").predict(x), stayed.predict(x), rtol=1e-12)
+
+
+def test_an_unknown_device_leaves_the_network_where_it_is():
+    net = make()
+    with pytest.raises(ValueError, match="device: expected one of cpu, reference, cuda; got 'tpu'"):
+        net.to("tpu")
+    assert net.device == "cpu"
