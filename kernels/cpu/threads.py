@@ -28,6 +28,7 @@ from .binding import addressed
 from .jit import inline, kernel
 from .pointers import (
     WORD,
+    at,
     atomic_add,
     atomic_get,
     atomic_put,
@@ -47,8 +48,11 @@ STOP = 32
 TASK, JOB = 40, 41  # what runs
 WORKERS = 42
 SEMAPHORE = 48  # a sem_t of libc: 32 bytes
-ARENAS = 64  # a pointer to scratch memory per worker
+ALLOWED, CHOSEN = 64, 80  # masks of processors: of the process; of the workers
+ARENAS = 96  # a pointer to scratch memory per worker
 MOST_WORKERS = 255
+IDENTITIES = ARENAS + MOST_WORKERS  # of the workers' threads
+MASK_WORDS = 16  # 1024 processors
 ARENA_BYTES = 2**21
 
 # Looks at the ticket before a worker sleeps, some milliseconds: waking one took 0.3 ms on a virtual
@@ -57,9 +61,9 @@ SPINS = 2**18
 JOB_POINTER = types.CPointer(types.intp)
 HAS_SEMAPHORE = sys.platform == "linux"
 
-_memory = np.zeros(ARENAS + MOST_WORKERS + 1 + 8, np.int64)
+_memory = np.zeros(IDENTITIES + MOST_WORKERS + 1 + 8, np.int64)
 _first = (-_memory.ctypes.data // 8) % 8  # where a cache line begins
-_pool = _memory[_first : _first + ARENAS + MOST_WORKERS]
+_pool = _memory[_first : _first + IDENTITIES + MOST_WORKERS]
 llvm.add_symbol("fastbp_pool", _pool.ctypes.data)
 
 pool = symbol("fastbp_pool")
@@ -108,6 +112,32 @@ def wake(typingctx, semaphore):
         return context.get_dummy_value()
 
     return types.void(semaphore), codegen
+
+
+@intrinsic
+def processor(typingctx):
+    """The number of the processor that this thread runs on; -1 where nobody tells."""
+
+    def codegen(context, builder, signature, args):
+        if not HAS_SEMAPHORE:
+            return ir.Constant(WORD, -1)
+        return builder.sext(_libc(builder, "sched_getcpu"), WORD)
+
+    return types.intp(), codegen
+
+
+@intrinsic
+def keep_to(typingctx, identity, mask):
+    """Let a thread run on the processors of a mask alone."""
+
+    def codegen(context, builder, signature, args):
+        if HAS_SEMAPHORE:
+            thread = builder.trunc(args[0], ir.IntType(32))
+            size = ir.Constant(WORD, 8 * MASK_WORDS)
+            _libc(builder, "sched_setaffinity", thread, size, args[1])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, mask), codegen
 
 
 def task(function):
@@ -170,6 +200,28 @@ def part(size, count, number, multiple):
 
 
 @inline
+def keep_workers_away(p):
+    """Let the workers run anywhere but on the processor of the caller.
+
+    A thread that is woken often begins on the processor of the one that woke it, and waits there
+    for milliseconds while another processor is idle.
+    """
+    here = processor()
+    if here < 0 or here >= 64 * MASK_WORDS:
+        return
+    others = 0
+    for i in range(MASK_WORDS):
+        mask = get(p, ALLOWED + i)
+        if i == here // 64:
+            mask &= ~(1 << (here % 64))
+        put(p, CHOSEN + i, mask)
+        others |= mask
+    if others != 0:
+        for worker in range(get(p, WORKERS)):
+            keep_to(get(p, IDENTITIES + worker), at(p, CHOSEN))
+
+
+@inline
 def run(address, job, count, scratch, worth):
     """Run the tasks 0..count-1 of a job, on several threads if `worth` it and the pool is free."""
     p = pool()
@@ -186,6 +238,7 @@ def run(address, job, count, scratch, worth):
     sleeping = atomic_get(p, SLEEPERS)
     if sleeping > 0:
         atomic_add(p, SLEEPERS, -sleeping)
+        keep_workers_away(p)
         for _ in range(sleeping):
             wake(p)
     number = take(p, False)
@@ -254,12 +307,24 @@ def start(threads):
     _pool[TICKET] = _pool[DONE] = _pool[BUSY] = _pool[SLEEPERS] = _pool[STOP] = 0
     if HAS_SEMAPHORE:
         _semaphore("sem_init", 0, 0)
+    if hasattr(os, "sched_getaffinity"):
+        _pool[ALLOWED : ALLOWED + MASK_WORDS] = _mask(os.sched_getaffinity(0))
     for slot in range(workers):
         _pool[ARENAS + slot] = _arenas[slot].ctypes.data
         name = f"fastbp-{slot + 1}"
         _workers.append(threading.Thread(target=work, args=(slot,), name=name, daemon=True))
         _workers[slot].start()
+        _pool[IDENTITIES + slot] = _workers[slot].native_id or 0
     _pool[WORKERS] = workers
+
+
+def _mask(processors):
+    """The words of a set of processors."""
+    words = np.zeros(MASK_WORDS, np.uint64)
+    for number in processors:
+        if number < 64 * MASK_WORDS:
+            words[number // 64] |= np.uint64(1 << number % 64)
+    return words.view(np.int64)
 
 
 def stop():

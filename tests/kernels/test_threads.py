@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -141,3 +142,22 @@ def test_a_process_with_workers_ends(tmp_path):
     )
     assert ended.stdout == "done\n"
     assert ended.stderr == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="only Linux places threads")
+def test_a_woken_worker_keeps_away_from_the_processor_of_the_caller(pool, layers):
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one processor")
+    pool(2)
+    (worker,) = threads._workers
+    try:
+        for here in sorted(allowed)[:2]:
+            os.sched_setaffinity(0, {here})
+            deadline = time.monotonic() + 60
+            while threads._pool[threads.SLEEPERS] == 0 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            forward_and_backward(*layers[0])
+            assert os.sched_getaffinity(worker.native_id) == allowed - {here}
+    finally:
+        os.sched_setaffinity(0, allowed)
