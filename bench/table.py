@@ -87,6 +87,7 @@ def table_of_layers(results, folder):
 def table_of_steps(results, folder):
     """A row per net: everybody's time, ours over the best, and the same with one thread."""
     rows = results["rows"]
+    epochs = [row | {"figures": row["figures"]["fit"]} for row in rows if "fit" in row["figures"]]
     ours = ("fastbp", "fastbp, fit")
     names = [name for name in contenders_of(rows) if name not in ours]
     alone = folder / "step-1-thread.json"
@@ -113,6 +114,7 @@ def table_of_steps(results, folder):
             "fastest other over ours. `fit` and scan: steps in one call, an epoch; fit is compared "
             "with everything. scikit-learn has no softmax of two.",
             verdict(rows, name_of_step),
+            *([f"In an epoch: {verdict(epochs, name_of_step)}"] if epochs else []),
             *([f"With one thread: {verdict(rows_alone, name_of_step)}"] if rows_alone else []),
             origin(results, "fastbp bench step"),
         ),

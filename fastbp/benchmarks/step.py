@@ -41,7 +41,8 @@ GROWTH = {
 # The others would take too long: torch.compile needs ten seconds a net to start.
 GROWTH_CONTENDERS = ("fastbp", "NumPy, in place", "PyTorch", "JAX", *TOGETHER)
 STEPS = 3  # that are compared
-EPOCH = 1e9, 2000  # operations of the steps that are timed in one call, about; steps at most
+EPOCH = 1e9  # operations of the steps that are timed in one call, about
+FEWEST, MOST = 10, 2000  # of these steps: an epoch has some work of its own
 Plan = list[tuple[str, int, Net, tuple[str, ...]]]
 
 
@@ -114,7 +115,7 @@ def run(selection: str, threads: int, rounds: int, report: Callable[[str], None]
             start = problem(net)
             candidates = contenders(start, names, STEPS)
             check(start, candidates)
-            epoch = max(1, min(round(EPOCH[0] / net.flops), EPOCH[1]))
+            epoch = max(FEWEST, min(round(EPOCH / net.flops), MOST))
             candidates |= contenders(start, [name for name in names if name in TOGETHER], epoch)
             report(label)
             each = {name: Contender(one, times=one.steps) for name, one in candidates.items()}
