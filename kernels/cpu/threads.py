@@ -128,7 +128,7 @@ def processor(typingctx):
 
 @intrinsic
 def keep_to(typingctx, identity, mask):
-    """Let a thread run on the processors of a mask alone."""
+    """Let a thread run on the processors of a mask alone; 0: this thread."""
 
     def codegen(context, builder, signature, args):
         if HAS_SEMAPHORE:
@@ -201,7 +201,7 @@ def part(size, count, number, multiple):
 
 @inline
 def keep_workers_away(p):
-    """Let the workers run anywhere but on the processor of the caller.
+    """Let the workers wake up anywhere but on the processor of the caller.
 
     A thread that is woken often begins on the processor of the one that woke it, and waits there
     for milliseconds while another processor is idle.
@@ -282,6 +282,7 @@ def work(slot):
             ticket = atomic_get(p, TICKET)  # a job may have come before the line above
             if ticket & 0xFFFF >= (ticket >> 16) & 0xFFFF and atomic_get(p, STOP) == 0:
                 sleep(p)
+                keep_to(0, at(p, ALLOWED))  # awake: where it runs is the system's again
             idle = 0
 
 
