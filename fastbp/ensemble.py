@@ -1,6 +1,7 @@
 """Many small networks at once: independent copies, each trained by one thread at a time."""
 
 import copy
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +13,7 @@ from .checks import Array, check_count
 from .layers import Dense
 from .network import Sequential
 from .parallel import get_num_threads
-from .training import History
+from .training import History, check_callbacks
 
 
 class Ensemble:
@@ -72,13 +73,15 @@ class Ensemble:
         Returns
         -------
         list of History
+            After Ctrl-C those of members that were not done say `stopped == "interrupted"`; each
+            keeps the epochs that it has finished.
 
         Raises
         ------
         ValueError
             If `each` has not one entry per member.
         Exception
-            What the first member raised that failed; the others are then trained.
+            What the first member raised that failed; members that had not begun stay as they were.
         """
         own = [{} for _ in self.nets] if each is None else list(each)
         if len(own) != len(self.nets):
@@ -90,12 +93,29 @@ class Ensemble:
             options["optimizer"] = None  # an instance keeps the state of one network
             own = [{"optimizer": copy.deepcopy(optimizer)} | mine for mine in own]
 
-        def train(i: int) -> History:
-            arguments: dict[str, Any] = {"x": x, "t": t, "seed": i} | options | own[i]
-            return self.nets[i].fit(**arguments)
+        interrupted, busy = threading.Event(), [threading.Lock() for _ in self.nets]
+        histories = [History(stopped="interrupted") for _ in self.nets]
+
+        def train(i: int) -> None:
+            with busy[i]:
+                if interrupted.is_set():
+                    return
+                arguments: dict[str, Any] = {"x": x, "t": t, "seed": i} | options | own[i]
+                callbacks = check_callbacks(arguments.get("callbacks", ()))
+                arguments["callbacks"] = [*callbacks, lambda net, history: interrupted.is_set()]
+                histories[i] = self.nets[i].fit(**arguments)
+                if interrupted.is_set() and histories[i].stopped == "callback":
+                    histories[i].stopped = "interrupted"
 
         with ThreadPoolExecutor(get_num_threads()) as pool:
-            return list(pool.map(train, range(len(self.nets))))
+            try:
+                list(pool.map(train, range(len(self.nets))))
+            except KeyboardInterrupt:
+                interrupted.set()
+                for member in busy:  # the pool may not know of a thread that it was starting
+                    with member:
+                        pass
+        return histories
 
     def predict(self, x: Array) -> Array:
         """The outputs (members, n, out_features) of all members for x (n, in_features)."""

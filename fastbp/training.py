@@ -156,7 +156,7 @@ def fit(
     optimizer, clip = optimizers.resolve(optimizer), regularization.resolve(clip)
     optimizer.check(net.parameters)
     rng = as_generator(seed, "seed") if shuffle else None
-    callbacks = _check_callbacks(callbacks)
+    callbacks = check_callbacks(callbacks)
     batch = _check_data(net, x, t, loss, sample_weight, l2)
     validation = None if validation_data is None else _check_pair(net, validation_data, loss)
 
@@ -300,7 +300,8 @@ def _check_pair(
         raise type(fault)(f"validation_data: {fault}") from None
 
 
-def _check_callbacks(callbacks: object) -> list[Callback]:
+def check_callbacks(callbacks: object) -> list[Callback]:
+    """The callbacks as a list, or an error."""
     if not isinstance(callbacks, Iterable):
         raise TypeError(
             f"callbacks: expected a list of functions, got {type(callbacks).__name__}; "

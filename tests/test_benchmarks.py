@@ -340,9 +340,11 @@ def test_tables_of_the_readme(table, tmp_path):
     again = readme.read_text()
     lines = [line for line in again.splitlines() if line in ("before", "between", "after")]
     assert lines == ["before", "between", "after"]
-    assert "| 3-4-2, relu, softmax | 2 | 0.0 | 0.0 | 0.0 | 0.75 | 25 | 2.00 | - |  |  |  |" in again
+    assert (
+        "| 3-4-2, relu, softmax | 2 | 0.0 | NumPy 0.0 | 0.75 | 2.00 | 25 | - |  |  |  |  |" in again
+    )
     assert "Lost, 1 of 1: 3-4-2 batch 2 (0.75, NumPy)." in again
-    assert "With one thread: Fastest in all 1 measurements." in again
+    assert "A step with one thread: Fastest in all 1 measurements." in again
     lines = [line for line in again.splitlines() if not line.startswith("|")]
     assert max(map(len, lines)) <= 110
     table.main(tmp_path, readme)

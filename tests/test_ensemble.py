@@ -1,5 +1,8 @@
 """Many networks side by side: each member is what it would be alone."""
 
+import signal
+import threading
+
 import numpy as np
 import pytest
 
@@ -52,6 +55,21 @@ def test_members_may_differ_in_data_and_options():
         optimizer = fastbp.SGD(0.1 * (i + 1))
         alone.fit(X[fold], T[fold], loss="squared_error", optimizer=optimizer, epochs=2, seed=3)
         np.testing.assert_array_equal(ensemble.nets[i].parameters, alone.parameters)
+
+
+def test_ctrl_c_keeps_what_the_members_have_learnt():
+    ensemble, first = fastbp.Ensemble(make(), 4), threading.Lock()
+
+    def interrupt(net, history):
+        if history.epochs > 99 and first.acquire(blocking=False):  # all threads have begun
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    histories = ensemble.fit(X, T, loss="huber", epochs=10**6, callbacks=[interrupt])
+    signal.signal(signal.SIGINT, before)
+    assert [history.stopped for history in histories] == ["interrupted"] * 4
+    assert sum(history.epochs for history in histories) >= 100
+    assert ensemble.fit(X, T, loss="huber", epochs=2)[0].epochs == 2
 
 
 def test_what_is_refused():

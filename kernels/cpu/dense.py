@@ -3,7 +3,7 @@
 from . import blas, tiled
 from .binding import launcher
 from .engines import BACKWARD, FORWARD, chooses_blas
-from .jit import inline, kernel
+from .jit import kernel, spliced
 
 OVERWRITE, ADD = 0, 1  # for a literal bool Numba would compile a function of its own
 
@@ -32,7 +32,7 @@ def dense_backward_work(n, k, m):
     return max(tiled.backward_work(n, k, m), blas.backward_work(n, k, m))
 
 
-@inline
+@spliced
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     if chooses_blas(BACKWARD, x, w):
         blas.backward(add, dy, x, w, saved, activation, work, dw, db, dx)

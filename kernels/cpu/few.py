@@ -12,7 +12,7 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate, activation_gradient
-from .jit import inline
+from .jit import inline, spliced
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .simd import OUTER, PANEL, WIDEST, copy_part, width
 from .threads import part, parts, run, task, useful_tasks
@@ -50,11 +50,14 @@ def forward_few_work(n, k, m):
     return sums_of(k, m) * m if n == 1 else ZEROS
 
 
-@inline
+@spliced
 def forward_few(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
     n, k = x.shape
     m = w.shape[1]
+    if n == 1 and sums_of(k, m) == 1:
+        forward_row(x, w, b, activation, z, y)
+        return
     scratch = address(work, 0)
     wanted = useful_tasks(k * m, GRAIN)
     column_parts = parts(m, m, wanted, 4 * WIDEST)
@@ -77,6 +80,21 @@ def forward_few(x, w, b, activation, work, z, y):
     else:
         put(job, PARTS, column_parts)
         run(forward_columns(scratch), job, column_parts, scratch, wanted > 1)
+
+
+@spliced
+def forward_row(x, w, b, activation, z, y):
+    """forward_few for one row and a small w: without a job."""
+    k, m = w.shape
+    row, total = carray(address(x, 0), k), carray(address(y, 0), m)
+    if b.size > 0:
+        total[:] = b
+    else:
+        total[:] = 0
+    add_product(row, address(w, 0), m, total)
+    if z.size > 0:
+        carray(address(z, 0), m)[:] = total
+    activate(activation, total)
 
 
 @task
@@ -158,7 +176,7 @@ def add_product(x, w, m, y):
             y[j] += x[p] * weights[j]
 
 
-@inline
+@spliced
 def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T.
 
@@ -167,6 +185,9 @@ def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     n, m = dy.shape
     k = x.shape[1]
     scratch = address(work, 0)
+    if n == 1 and sums_of(k, m) == 1:
+        backward_row(add, dy, x, w, saved, activation, scratch, dw, db, dx)
+        return
     wanted = useful_tasks(k * m, GRAIN)
     row_parts = parts(k, max(k, 1), wanted, ROWS)
     job = new_job()
@@ -186,6 +207,28 @@ def backward_few(add, dy, x, w, saved, activation, work, dw, db, dx):
     put(job, PARTS, row_parts)
     run(gradient_few(scratch), job, 1, scratch, False)
     run(backward_rows(scratch), job, row_parts, scratch, wanted > 1)
+
+
+@spliced
+def backward_row(add, dy, x, w, saved, activation, scratch, dw, db, dx):
+    """backward_few for one row and a small w: without a job."""
+    k, m = w.shape
+    dz = carray(scratch, m)
+    above = carray(address(dy, 0), m)
+    activation_gradient(activation, carray(address(saved, 0), m), above, dz)
+    for j in range(db.size):
+        db[j] = db[j] + dz[j] if add else dz[j]
+    if dx.size > 0:
+        dots_of_row(scratch, address(w, 0), m, address(dx, 0), k)
+    add_outer(carray(address(x, 0), k), dz, add, address(dw, 0))
+
+
+@inline
+def dots_of_row(dz, w, m, dx, count):
+    """dx = dz @ w.T for one row dz (m,) and some rows of w."""
+    dots = few_columns(dz, 1) * PANEL // width(dz)
+    for j in range(0, count, dots):
+        tile_dots(dz, m, at(w, j * m), m, m, at(dx, j), count, 1, min(dots, count - j))
 
 
 @inline

@@ -2,8 +2,9 @@
 
 `kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `sum_kernel` is
 the same for long sums. `inline` makes a small function that only kernels call; it is compiled into
-them and needs no cache of its own. `spliced` is `inline` for a function that holds tiles: Numba
-optimises a function once for each level of calls above it, and tiles are large.
+them and needs no cache of its own. `spliced` is `inline` for a function that holds tiles, which
+Numba would optimise once for each level of calls above it, or that hands on arrays: each of them is
+seven words of a call.
 """
 
 import hashlib

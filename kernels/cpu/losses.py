@@ -8,11 +8,16 @@ The `inline` functions do it for some rows of a batch: `share` is what one unit 
 the mean over the batch, and what they return adds up to the loss.
 """
 
-from math import log, nan
+from math import nan
 
-from .elementary import exp, softplus
+from numba import carray
+
+from .elementary import exp, log1p, softplus
 from .elementary import sigmoid as logistic
 from .jit import inline, kernel
+from .pointers import STACK, address, stack
+
+TOGETHER = 1024  # elements of a batch, about, that one loop of exponentials takes
 
 
 @inline
@@ -80,18 +85,41 @@ def huber(y, t, delta, sample_weight, dy):
 
 
 @inline
+def rows_together(m):
+    """Rows whose exponentials are computed in one loop: a row of few outputs fills no vector."""
+    return max(1, min(STACK, TOGETHER // max(m, 1)))
+
+
+@inline
+def flat_rows(array, begin, end):
+    """Some rows of a matrix as a vector."""
+    m = array.shape[1]
+    return carray(address(array, begin * m), (end - begin) * m)
+
+
+@inline
 def logistic_losses(z, t, sample_weight, share, dz):
     """binary_cross_entropy of some rows."""
     (n, m), loss = z.shape, 0.0
     zero, one, bad = z.dtype.type(0), z.dtype.type(1), z.dtype.type(nan)
-    for i in range(n):
-        scale = z.dtype.type(row_scale(sample_weight, share, i))
-        row = zero
-        for j in range(m):
-            target = t[i, j] if zero <= t[i, j] <= one else bad
-            row += softplus(z[i, j]) - z[i, j] * target
-            dz[i, j] = scale * (logistic(z[i, j]) - t[i, j])
-        loss += scale * row
+    for begin in range(0, n, rows_together(m)):
+        end = min(begin + rows_together(m), n)
+        logits, targets = flat_rows(z, begin, end), flat_rows(t, begin, end)
+        results = flat_rows(dz, begin, end)
+        for j in range(results.size):
+            target = targets[j] if zero <= targets[j] <= one else bad
+            results[j] = softplus(logits[j]) - logits[j] * target
+        for i in range(begin, end):
+            row = zero
+            for j in range(m):
+                row += dz[i, j]
+            loss += z.dtype.type(row_scale(sample_weight, share, i)) * row
+        for j in range(results.size):
+            results[j] = logistic(logits[j]) - targets[j]
+        for i in range(begin, end):
+            scale = z.dtype.type(row_scale(sample_weight, share, i))
+            for j in range(m):
+                dz[i, j] *= scale
     return loss
 
 
@@ -102,32 +130,47 @@ def binary_cross_entropy(z, t, sample_weight, dz):
 
 
 @inline
-def exp_row(z, e):
-    """e = exp(z - max(z)); returns max(z) and sum(e). z, e: (m,)."""
-    peak = z[0]
-    for j in range(1, z.size):
-        peak = max(peak, z[j])
-    total = z.dtype.type(0)
-    for j in range(z.size):
-        e[j] = exp(z[j] - peak)
-        total += e[j]
-    return peak, total
+def exp_rows(z, begin, end, e, peaks, totals):
+    """e = exp(z - max(z)) in some rows. peaks, totals: max(z) and sum(e) of each of them."""
+    m = z.shape[1]
+    for i in range(begin, end):
+        peak = z[i, 0]
+        for j in range(1, m):
+            peak = max(peak, z[i, j])
+        for j in range(m):
+            e[i, j] = z[i, j] - peak
+        peaks[i - begin] = peak
+    flat = flat_rows(e, begin, end)
+    for j in range(flat.size):
+        flat[j] = exp(flat[j])
+    for i in range(begin, end):
+        total = e.dtype.type(0)
+        for j in range(m):
+            total += e[i, j]
+        totals[i - begin] = total
 
 
 @inline
 def cross_entropies(z, t, sample_weight, share, dz):
     """softmax_cross_entropy of some rows."""
-    (n, m), loss = z.shape, 0.0
-    for i in range(n):
-        scale = z.dtype.type(row_scale(sample_weight, share, i))
-        peak, total = exp_row(z[i], dz[i])
-        log_total, mass, row = log(total), z.dtype.type(0), z.dtype.type(0)
-        for j in range(m):
-            mass += t[i, j]
-            row += t[i, j] * (log_total - (z[i, j] - peak))
-        for j in range(m):
-            dz[i, j] = scale * (dz[i, j] * (mass / total) - t[i, j])
-        loss += scale * row
+    (n, m), loss, zero, one = z.shape, 0.0, z.dtype.type(0), z.dtype.type(1)
+    peaks, totals, logs = stack(z), stack(z), stack(z)
+    for begin in range(0, n, rows_together(m)):
+        end = min(begin + rows_together(m), n)
+        exp_rows(z, begin, end, dz, peaks, totals)
+        for i in range(end - begin):
+            logs[i] = log1p(totals[i] - one)  # the largest exponential is 1
+        for i in range(begin, end):
+            scale = z.dtype.type(row_scale(sample_weight, share, i))
+            peak, total, log_total = peaks[i - begin], totals[i - begin], logs[i - begin]
+            mass, row = zero, zero
+            for j in range(m):
+                mass += t[i, j]
+                row += t[i, j] * (log_total - (z[i, j] - peak))
+            factor = mass / total
+            for j in range(m):
+                dz[i, j] = scale * (dz[i, j] * factor - t[i, j])
+            loss += scale * row
     return loss
 
 
@@ -140,18 +183,24 @@ def softmax_cross_entropy(z, t, sample_weight, dz):
 @inline
 def sparse_cross_entropies(z, t, sample_weight, share, dz):
     """sparse_softmax_cross_entropy of some rows."""
-    (n, m), loss = z.shape, 0.0
-    for i in range(n):
-        scale = z.dtype.type(row_scale(sample_weight, share, i))
-        if 0 <= t[i] < m:
-            peak, total = exp_row(z[i], dz[i])
-            loss += scale * (log(total) - (z[i, t[i]] - peak))
-            for j in range(m):
-                dz[i, j] *= scale / total
-            dz[i, t[i]] -= scale
-        else:
-            loss = nan
-            dz[i] = nan
+    (n, m), loss, one = z.shape, 0.0, z.dtype.type(1)
+    peaks, totals, logs = stack(z), stack(z), stack(z)
+    for begin in range(0, n, rows_together(m)):
+        end = min(begin + rows_together(m), n)
+        exp_rows(z, begin, end, dz, peaks, totals)
+        for i in range(end - begin):
+            logs[i] = log1p(totals[i] - one)  # the largest exponential is 1
+        for i in range(begin, end):
+            scale = z.dtype.type(row_scale(sample_weight, share, i))
+            if 0 <= t[i] < m:
+                loss += scale * (logs[i - begin] - (z[i, t[i]] - peaks[i - begin]))
+                factor = scale / totals[i - begin]
+                for j in range(m):
+                    dz[i, j] *= factor
+                dz[i, t[i]] -= scale
+            else:
+                loss = nan
+                dz[i] = nan
     return loss
 
 
@@ -172,7 +221,10 @@ def sigmoid(z, p):
 @kernel
 def softmax(z, p):
     """p = exp(z) / sum(exp(z)) in every row. z, p: (n, m)."""
-    for i in range(z.shape[0]):
-        _, total = exp_row(z[i], p[i])
-        for j in range(z.shape[1]):
-            p[i, j] /= total
+    (n, m), peaks, totals = z.shape, stack(z), stack(z)
+    for begin in range(0, n, rows_together(m)):
+        end = min(begin + rows_together(m), n)
+        exp_rows(z, begin, end, p, peaks, totals)
+        for i in range(begin, end):
+            for j in range(m):
+                p[i, j] /= totals[i - begin]

@@ -70,9 +70,12 @@ def group_count(n, table):
 
     It depends on the shapes alone, so that a sum has the same bits for every number of threads.
     """
+    most = min(MOST_GROUPS, n // LEAST_ROWS)
+    if most < 2:
+        return 1
     size = parameter_count(table)
     small = size <= MOST_PARAMETERS and panel_room(GROUP_PANEL, table) <= ARENA_BYTES // 8
-    return min(MOST_GROUPS, n // LEAST_ROWS) if small and n * size >= LEAST_WORK else 1
+    return most if small and n * size >= LEAST_WORK else 1
 
 
 @kernel

@@ -38,7 +38,7 @@ from .dense import (
     dense_forward_work,
 )
 from .dropout import dropout, seed_from
-from .jit import inline
+from .jit import inline, spliced
 from .losses import (
     cross_entropies,
     huber_losses,
@@ -113,7 +113,7 @@ def panel_room(rows, table):
     return places(rows, table)[2] + scratch
 
 
-@inline
+@spliced
 def forward(x, row, table, numbers, training, parameters, room, y):
     """y = the last layer's output for a panel x that begins at a row of the batch."""
     rows, last, below = len(x), len(table) - 1, x
@@ -150,7 +150,7 @@ def losses(recipe, numbers, y, t, sample_weight, share, dy):
     return cross_entropies(y, t, sample_weight, share, dy)
 
 
-@inline
+@spliced
 def backward(add, x, row, table, numbers, parameters, room, gradients, dx):
     """What a panel gives to the gradients, or with `add` adds to them, and its dx or none."""
     rows, last, wide = len(x), len(table) - 1, widest(table)
@@ -189,7 +189,7 @@ def all_finite(x):
     return bad == 0
 
 
-@inline
+@spliced
 def train(
     begin, end, most, x, t, sample_weight, share, table, recipe, numbers, parameters, room,
     gradients, dx,

@@ -7,6 +7,7 @@ from numba.extending import intrinsic
 
 WORD = ir.IntType(64)
 JOB_WORDS = 32
+STACK = 32
 
 
 def symbol(name):
@@ -100,6 +101,17 @@ def new_job(typingctx):
         return cgutils.alloca_once(builder, WORD, size=JOB_WORDS)
 
     return types.CPointer(types.intp)(), codegen
+
+
+@intrinsic
+def stack(typingctx, array):
+    """Room for STACK numbers of the array's type, on the stack of the calling kernel."""
+
+    def codegen(context, builder, signature, args):
+        element = context.get_value_type(array.dtype)
+        return cgutils.alloca_once(builder, element, size=STACK)
+
+    return types.CPointer(array.dtype)(array), codegen
 
 
 def _word_at(builder, pointer, index):

@@ -70,7 +70,7 @@ def forward_work(n, k, m):
 X, W, B, Z, Y, N, K, M, ACTIVATION, ROW_PARTS, COLUMN_PARTS = range(11)
 
 
-@inline
+@spliced
 def forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
     n, k = x.shape
@@ -127,10 +127,13 @@ def forward_block(job, number, scratch):
         product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
     if kept or not on_registers:
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
-        for i in range(rows):
-            segment = carray(at(y, i * m), columns)
+        # Rows that lie one behind the other in memory are computed together.
+        together = max(1, min(rows, CHUNK // columns)) if columns == m else 1
+        for i in range(0, rows, together):
+            size = min(together, rows - i) * columns
+            segment = carray(at(y, i * m), size)
             if kept:
-                carray(at(z, i * m), columns)[:] = segment
+                carray(at(z, i * m), size)[:] = segment
             activate(activation, segment)
 
 
@@ -200,7 +203,7 @@ def backward_work(n, k, m):
     return SCRATCH + gradients + weights
 
 
-@inline
+@spliced
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T; dw += and db += with `add`."""
     n, m = dy.shape

@@ -27,6 +27,7 @@ from .simd import (
     FEW,
     HEIGHTS,
     HIGH,
+    LANE,
     OUTER,
     PANEL,
     STEPS,
@@ -73,52 +74,62 @@ class Tile:
 
     def _loop(self, left, right, turns, start, masks):
         """The inner loop, `steps` of k per turn, all sums in registers."""
-        builder = self.builder
-        before, loop = builder.block, builder.append_basic_block("k")
-        done = builder.append_basic_block("k_done")
         flat = [x for row in start for x in row]
-        entering = [*flat, constant(0), right.pointer, *left.pointers]
-        builder.cbranch(builder.icmp_signed(">", turns, constant(0)), loop, done)
-        builder.position_at_end(loop)
-        carried = [builder.phi(x.type) for x in entering]
-        flat, (turn, b, *a) = carried[: len(flat)], carried[len(flat) :]
-        sums = [flat[i : i + self.vectors] for i in range(0, len(flat), self.vectors)]
-        next_turn = builder.add(turn, constant(1))
-        if self.fetch:
-            pointer, stride = self.fetch
-            first = builder.mul(turn, stride)
-            for element in lines(self.v, PANEL):
-                self.v.prefetch(pointer, builder.add(first, constant(element)), write=False)
-        for step in range(self.steps):
-            row = right.row(b, turn, step, masks)
-            for i in range(self.height):
-                scalar = self.v.broadcast(*left.place(a, i, step))
-                sums[i] = [self.v.multiply_add(scalar, x, s) for x, s in zip(row, sums[i])]
-            a = left.next(a, next_turn, step)
-        leaving = [*(x for row in sums for x in row), next_turn, right.next(b), *a]
-        for phi, x, y in zip(carried, entering, leaving):
-            phi.add_incoming(x, before)
-            phi.add_incoming(y, loop)
-        builder.cbranch(builder.icmp_signed("<", next_turn, turns), loop, done)
-        builder.position_at_end(done)
-        results = [builder.phi(x.type) for x in flat]
-        for phi, x, y in zip(results, entering, leaving):
-            phi.add_incoming(x, before)
-            phi.add_incoming(y, loop)
-        return [results[i : i + self.vectors] for i in range(0, len(results), self.vectors)]
+
+        def body(turn, carried):
+            sums, (b, *a) = carried[: len(flat)], carried[len(flat) :]
+            sums = [sums[i : i + self.vectors] for i in range(0, len(sums), self.vectors)]
+            if self.fetch:
+                pointer, stride = self.fetch
+                first = self.builder.mul(turn, stride)
+                for element in lines(self.v, PANEL):
+                    place = self.builder.add(first, constant(element))
+                    self.v.prefetch(pointer, place, write=False)
+            for step in range(self.steps):
+                row = right.row(b, turn, step, masks)
+                for i in range(self.height):
+                    scalar = self.v.broadcast(*left.place(a, i, step))
+                    sums[i] = [self.v.multiply_add(scalar, x, s) for x, s in zip(row, sums[i])]
+                a = left.next(a, self.builder.add(turn, constant(1)), step)
+            return [*(x for row in sums for x in row), right.next(b), *a]
+
+        entering = [*flat, right.pointer, *left.pointers]
+        sums = loop(self.builder, turns, entering, body)[: len(flat)]
+        return [sums[i : i + self.vectors] for i in range(0, len(sums), self.vectors)]
 
 
-def _switch_on_rows(v, heights, rows, emit):
-    """Emit a tile for each height, and a jump to the lowest that holds `rows` rows."""
+def loop(builder, turns, entering, body):
+    """A loop with its values in registers: body(turn, values) emits what they are a turn later."""
+    before, inside = builder.block, builder.append_basic_block("turn")
+    done = builder.append_basic_block("turns_done")
+    entering = [constant(0), *entering]
+    builder.cbranch(builder.icmp_signed(">", turns, constant(0)), inside, done)
+    builder.position_at_end(inside)
+    carried = [builder.phi(x.type) for x in entering]
+    next_turn = builder.add(carried[0], constant(1))
+    leaving = [next_turn, *body(carried[0], carried[1:])]
+    last = builder.block
+    builder.cbranch(builder.icmp_signed("<", next_turn, turns), inside, done)
+    builder.position_at_end(done)
+    results = [builder.phi(x.type) for x in entering]
+    for phis, end in ((carried, last), (results, last)):
+        for phi, x, y in zip(phis, entering, leaving):
+            phi.add_incoming(x, before)
+            phi.add_incoming(y, end)
+    return results[1:]
+
+
+def switch_on(v, sizes, count, emit):
+    """Emit code for each of ascending sizes, and a jump to the least that holds `count`."""
     builder = v.builder
-    end = builder.append_basic_block("tile_end")
-    blocks = {height: builder.append_basic_block(f"height_{height}") for height in heights}
-    switch = builder.switch(rows, blocks[heights[-1]])
-    for count in range(1, heights[-1]):
-        switch.add_case(constant(count), blocks[min(h for h in heights if h >= count)])
-    for height, block in blocks.items():
+    end = builder.append_basic_block("sizes_end")
+    blocks = {size: builder.append_basic_block(f"size_{size}") for size in sizes}
+    switch = builder.switch(count, blocks[sizes[-1]])
+    for i in range(1, sizes[-1]):
+        switch.add_case(constant(i), blocks[min(size for size in sizes if size >= i)])
+    for size, block in blocks.items():
         builder.position_at_end(block)
-        emit(height)
+        emit(size)
         builder.branch(end)
     builder.position_at_end(end)
 
@@ -140,7 +151,7 @@ def _packed_tiles(
                 with branch:
                     Tile(v, height, vectors, STEPS, fetch).emit(left(height), right(vectors), *rest)
 
-    _switch_on_rows(v, heights, rows, emit)
+    switch_on(v, heights, rows, emit)
 
 
 @intrinsic
@@ -244,7 +255,7 @@ def tile_in_place(typingctx, a, a_row, b, b_row, k, init, init_row, c, c_row, ro
             right = InPlace(v, b, vectors, b_row)
             Tile(v, height, vectors, 1).emit(RowsInPlace(v, a, a_row, rest[4]), right, k, *rest)
 
-        _switch_on_rows(v, tuple(FEW), rest[4], emit)
+        switch_on(v, tuple(FEW), rest[4], emit)
         return context.get_dummy_value()
 
     return types.void(a, size, a, size, size, a, size, a, size, size, size, a.dtype), codegen
@@ -302,11 +313,13 @@ def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, rows, columns):
             to_row, to_column = offsets(height, rows, c_row), offsets(width, columns, constant(1))
             sums = _dots(v, a, left, b, right, k)
             for i in reversed(range(height)):  # index 0 last: those beyond were written to it
+                totals = _sums_of_lanes(v, sums[i])
                 for j in reversed(range(width)):
+                    total = builder.extract_element(totals, constant(j))
                     place = builder.gep(c, [builder.add(to_row[i], to_column[j])])
-                    builder.store(v.sum(sums[i][j]), place).align = v.align
+                    builder.store(total, place).align = v.align
 
-        _switch_on_rows(v, tuple(FEW), rows, emit)
+        switch_on(v, tuple(FEW), rows, emit)
         return context.get_dummy_value()
 
     return types.void(a, size, a, size, size, a, size, size, size), codegen
@@ -325,27 +338,39 @@ def _dots(v, a, left, b, right, k):
             for (row, column), total in zip(product(rows, columns), sums)
         ]
 
-    before, loop = builder.block, builder.append_basic_block("k")
-    done = builder.append_basic_block("k_done")
-    whole = builder.sub(k, builder.srem(k, lanes))
-    entering = [constant(0)] + [v.zero] * (len(left) * len(right))
-    builder.cbranch(builder.icmp_signed(">", whole, constant(0)), loop, done)
-    builder.position_at_end(loop)
-    p, *sums = carried = [builder.phi(x.type) for x in entering]
+    whole = builder.sdiv(k, lanes)
     every = ir.Constant(ir.VectorType(ir.IntType(1), v.lanes), [1] * v.lanes)
-    leaving = [builder.add(p, lanes), *add(sums, p, every)]
-    for phi, x, y in zip(carried, entering, leaving):
-        phi.add_incoming(x, before)
-        phi.add_incoming(y, loop)
-    builder.cbranch(builder.icmp_signed("<", leaving[0], whole), loop, done)
-    builder.position_at_end(done)
-    results = [builder.phi(x.type) for x in entering]
-    for phi, x, y in zip(results, entering, leaving):
-        phi.add_incoming(x, before)
-        phi.add_incoming(y, loop)
-    p, *sums = results
-    sums = add(sums, p, v.first(builder.sub(k, p)))
+    entering = [v.zero] * (len(left) * len(right))
+    sums = loop(
+        builder, whole, entering, lambda turn, sums: add(sums, builder.mul(turn, lanes), every)
+    )
+    rest = builder.mul(whole, lanes)
+    sums = add(sums, rest, v.first(builder.sub(k, rest)))
     return [sums[i : i + len(right)] for i in range(0, len(sums), len(right))]
+
+
+def _sums_of_lanes(v, vectors):
+    """A vector of the sums over the lanes of some vectors, by halves of all of them together.
+
+    Each turn of the loop joins two vectors to one, in which each sum has half as many lanes.
+    """
+    builder = v.builder
+
+    def joined(a, b, lanes):
+        halves = [range(i, i + lanes // 2) for i in range(0, 2 * v.lanes, lanes // 2)]
+        low, high = (
+            builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(LANE, v.lanes), numbers))
+            for numbers in ([i for half in halves[first::2] for i in half] for first in (0, 1))
+        )
+        return builder.fadd(low, high)
+
+    lanes = v.lanes
+    while lanes > 1:
+        vectors = [*vectors, v.zero] if len(vectors) % 2 and len(vectors) > 1 else vectors
+        pairs = zip(vectors[::2], vectors[1::2]) if len(vectors) > 1 else [(vectors[0], v.zero)]
+        vectors = [joined(a, b, lanes) for a, b in pairs]
+        lanes //= 2
+    return vectors[0]
 
 
 @intrinsic
