@@ -9,7 +9,6 @@ from . import losses, optimizers, regularization
 from .checks import Array, check_count, check_number
 from .kernels import codes, cpu
 from .kernels.cpu.pointers import doubles_at
-from .losses import Loss
 from .optimizers import Optimizer
 from .regularization import Clip
 
@@ -47,7 +46,7 @@ def workspace(
     net: "Sequential",
     batch_size: int,
     *,
-    loss: str | Loss = "squared_error",
+    loss: losses.Given = "squared_error",
     optimizer: str | Optimizer = "sgd",
     l2: float = 0.0,
     clip: float | Clip | None = None,
@@ -88,7 +87,8 @@ def workspace(
     """
     if net.device != "cpu":
         raise ValueError(f"device: expected a network on 'cpu', got {net.device!r}")
-    n, loss = check_count("batch_size", batch_size), losses.resolve(loss)
+    n = check_count("batch_size", batch_size)
+    loss = losses.for_outputs(loss, net.out_features, net.dtype)
     optimizer = optimizers.resolve(optimizer)
     plan = net.new_plan()
     plan.set_loss(loss, loss.name, check_number("l2", l2, 0))

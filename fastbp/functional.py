@@ -4,22 +4,25 @@ Arrays are C-contiguous, all of one dtype, float32 or float64; inputs may be rea
 TypeError for what is no array or of another dtype, ValueError for shapes, memory layout and names.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from . import losses
-from .checks import Array, as_input, as_output, check_choice
+from . import expressions, losses
+from .checks import Array, as_input, as_output
 from .kernels import codes, cpu
 from .parallel import start_threads
 from .scratch import scratch
 
+Activation = str | expressions.Activation | Callable[..., Any]
 Out = Array | tuple[Array | None, ...] | None
 
 
-def activation_code(activation: object) -> int:
-    """The kernels' number of an activation's name."""
-    return codes.ACTIVATIONS[check_choice("activation", activation, codes.ACTIVATIONS)]
+def activation_code(activation: object, dtype: np.dtype[Any]) -> int:
+    """The kernels' number of an activation: a name, or an expression as in `Dense`."""
+    found = expressions.activation(activation, dtype)
+    return codes.ACTIVATIONS[found] if isinstance(found, str) else found.code
 
 
 def absent(ndim: int, dtype: np.dtype[Any]) -> Array:
@@ -54,7 +57,7 @@ def _output(
 
 
 def dense_forward(
-    x: Array, w: Array, b: Array | None = None, activation: str = "identity", out: Out = None
+    x: Array, w: Array, b: Array | None = None, activation: Activation = "identity", out: Out = None
 ) -> tuple[Array, Array]:
     """A dense layer: y = f(x @ w + b).
 
@@ -86,15 +89,15 @@ def dense_forward(
     >>> y
     array([[1., 1.]])
     """
-    code = activation_code(activation)
     w = as_input("w", w, ("k", "m"))
+    code = activation_code(activation, w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     b = absent(1, w.dtype) if b is None else as_input("b", b, (m,), w.dtype)
 
     given_y, given_z = _outputs(out, ("y", "saved"))
     y = _output("y", given_y, (len(x), m), w.dtype, [x, w, b])
-    if code in codes.KEEPS_Z:
+    if codes.keeps_array(code):
         z = _output("saved", given_z, y.shape, w.dtype, [x, w, b, y])
     else:
         z = absent(2, w.dtype)
@@ -102,7 +105,7 @@ def dense_forward(
     start_threads()
     work = scratch(cpu.dense_forward_work(len(x), k, m), w.dtype)
     cpu.dense_forward(x, w, b, code, work, z, y)
-    return y, (z if code in codes.KEEPS_Z else y)
+    return y, (z if codes.keeps_array(code) else y)
 
 
 def dense_backward(
@@ -110,7 +113,7 @@ def dense_backward(
     x: Array,
     w: Array,
     saved: Array,
-    activation: str = "identity",
+    activation: Activation = "identity",
     *,
     bias: bool = True,
     need_dx: bool = True,
@@ -152,8 +155,8 @@ def dense_backward(
     array([[1., 1.],
            [2., 2.]])
     """
-    code = activation_code(activation)
     w = as_input("w", w, ("k", "m"))
+    code = activation_code(activation, w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     n = len(x)

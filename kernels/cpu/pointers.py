@@ -102,6 +102,18 @@ def new_job(typingctx):
     return types.CPointer(types.intp)(), codegen
 
 
+@intrinsic(prefer_literal=True)
+def room(typingctx, kind, size):
+    """Room for `size` numbers, a literal, of a type, on the stack of the calling function."""
+    number = kind.instance_type if isinstance(kind, types.NumberClass) else types.boolean
+
+    def codegen(context, builder, signature, args):
+        element = context.get_data_type(number)
+        return cgutils.alloca_once(builder, element, size=size.literal_value)
+
+    return types.CPointer(number)(kind, size), codegen
+
+
 def _word_at(builder, pointer, index):
     return builder.gep(pointer, [index])
 

@@ -13,7 +13,7 @@ from math import inf
 from numba import carray
 
 from ..codes import IDENTITY, RELU
-from .activations import activate, activation_gradient
+from .activations import activate_and_keep, activation_gradient
 from .few import ZEROS, backward_few, forward_few, forward_few_work
 from .jit import inline, spliced
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
@@ -128,10 +128,8 @@ def forward_block(job, number, scratch):
     if kept or not on_registers:
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
         for i in range(rows):
-            segment = carray(at(y, i * m), columns)
-            if kept:
-                carray(at(z, i * m), columns)[:] = segment
-            activate(activation, segment)
+            held = carray(at(z, i * m), columns if kept else 0)
+            activate_and_keep(activation, held, carray(at(y, i * m), columns))
 
 
 @spliced
