@@ -4,7 +4,7 @@ fastbp/graph/compiler/expressions.py writes and compiles these functions. For po
 one float type:
 
 activation(size, kept, y): y = f(y) in place, and kept = f'(y before) unless kept is null;
-loss(n, y, t, sample_weight, share, dy): writes dy and returns what n rows add to the loss of a
+loss(n, m, y, t, sample_weight, share, dy): writes dy and returns what n rows add to the loss of a
 batch; sample_weight may be null, `share` is what one unit of weight counts in the mean.
 """
 
@@ -38,7 +38,7 @@ def call_activation(typingctx, code, size, kept, y):
 
 
 @intrinsic
-def call_loss(typingctx, code, n, y, t, sample_weight, share, dy):
+def call_loss(typingctx, code, n, m, y, t, sample_weight, share, dy):
     """Run the loss at an address."""
 
     def codegen(context, builder, signature, args):
@@ -46,7 +46,7 @@ def call_loss(typingctx, code, n, y, t, sample_weight, share, dy):
         call(builder, args[0], result, args[1:])
         return builder.load(result)
 
-    return types.float64(types.intp, types.intp, y, y, y, types.float64, y), codegen
+    return types.float64(types.intp, types.intp, types.intp, y, y, y, types.float64, y), codegen
 
 
 @inline
@@ -65,8 +65,8 @@ def expression_activation(activation, kept, y):
 @inline
 def expression_losses(code, y, t, sample_weight, share, dy):
     """expression_loss of some rows."""
-    s, place = pointer_or_null(sample_weight), address(dy, 0)
-    return call_loss(code, len(y), address(y, 0), address(t, 0), s, share, place)
+    (n, m), s = y.shape, pointer_or_null(sample_weight)
+    return call_loss(code, n, m, address(y, 0), address(t, 0), s, share, address(dy, 0))
 
 
 @kernel

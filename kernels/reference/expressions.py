@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from .losses import weighted_mean
 
-RULES: dict[int, Callable] = {}  # code: function (y, t) -> (row_loss (n,), its gradient by y (n, m))
+RULES: dict[
+    int, Callable
+] = {}  # code: function (y, t) -> (row_loss (n,), its gradient by y (n, m))
 
 
 def expression_loss(y, t, code, sample_weight, dy):
