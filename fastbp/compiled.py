@@ -41,6 +41,15 @@ class Workspace(NamedTuple):
     recipe: Array
     numbers: Array
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Raise TypeError for expressions: their codes are addresses in this process."""
+        if max(self.table[:, codes.ACTIVATION].max(), self.recipe[codes.LOSS]) >= codes.EXPRESSION:
+            raise TypeError(
+                "workspace: expected built-in activations and loss for a copy or a pickle, got "
+                "expressions; pickle the network, and make a workspace of it"
+            )
+        return Workspace, tuple(self)
+
 
 def workspace(
     net: "Sequential",

@@ -9,6 +9,7 @@ which lives as long as the process.
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,17 +17,22 @@ import numpy as np
 from . import graph
 from .checks import Array, check_choice
 from .graph.compiler import expressions as compiler
+from .graph.compiler.indexing import WHOLE
 from .graph.data import from_data, to_data
 from .graph.evaluation import compute, name_of
 from .graph.node import Node
-from .graph.rewriting import number_of
+from .graph.rewriting import number_of, rebuilt
 from .graph.table import OPERATIONS
 from .graph.walk import topological
 from .kernels import codes
 from .kernels.reference import activations as reference_activations
 from .kernels.reference import expressions as reference_losses
 
-HINT = "the function gets nodes of fastbp.graph: graph.exp(z) in place of np.exp(z)"
+HINT = (
+    "the function gets nodes of fastbp.graph: graph.exp(z) in place of np.exp(z), and float(c) for "
+    "a NumPy number c"
+)
+UNUSED = "; unused='zeros' gives zeros for it"  # advice that is none here
 _lock = threading.RLock()  # networks may be made and trained by several threads
 
 
@@ -117,6 +123,11 @@ class RowLoss:
         return to_data(self.value)
 
 
+@cache
+def _variable(name: str, m: int | None, dtype: np.dtype[Any]) -> Node:
+    return graph.variable(name, (None, m), dtype)
+
+
 _codes: dict[Node, int] = {}
 _known: dict[Node, Any] = {}  # by what a function returned
 
@@ -147,7 +158,7 @@ def activation(given: object, dtype: np.dtype[Any]) -> str | Activation:
         return given
     if not callable(given):
         return check_choice("activation", given, codes.ACTIVATIONS)
-    z = graph.variable("z", (None, None), dtype)
+    z = _variable("z", None, dtype)
     return _activation(z, _called("activation", given, z))
 
 
@@ -158,7 +169,9 @@ def _activation(z: Node, value: Node) -> str | Activation:
         _check_elementwise(value)
         (simple,) = graph.simplify([value])
         name = _built_in(z, simple)
-        _known[value] = name or Activation(z, simple, graph.gradient(graph.sum(simple), z))
+        _known[value] = name or Activation(
+            z, simple, _derivative("activation", lambda: graph.gradient(graph.sum(simple), z))
+        )
     found: str | Activation = _known[value]
     return found
 
@@ -182,38 +195,38 @@ def loss(given: Callable[..., Any], m: int, dtype: np.dtype[Any]) -> RowLoss:
     ValueError
         If that is no loss for each row, from this row of y and t alone, or has no derivative.
     """
-    shape = (None, m)
-    y, t = graph.variable("y", shape, dtype), graph.variable("t", shape, dtype)
+    y, t = _variable("y", m, dtype), _variable("t", m, dtype)
     return _loss(y, t, _called("loss", given, y, t))
 
 
 def _loss(y: Node, t: Node, value: Node) -> RowLoss:
     if value not in _known:
-        _check_variables("loss", value, [y, t])
         _check_type("loss", value, y.dtype)
         if not (value.shape[:1] == (None,) and None not in value.shape[1:] and value.ndim <= 2):
             raise ValueError(
                 f"loss: expected a loss for each row (None,), or one for each output {y.shape}, "
-                f"got shape {value.shape}; graph.sum(..., axis=1) keeps the rows, and their mean "
-                "is taken by the kernels"
+                f"got shape {value.shape}; graph.sum(..., axis=1) or graph.mean(..., axis=1) keep "
+                "the rows, whose mean the kernels take"
             )
-        (row,) = graph.simplify([graph.sum(value, axis=1) if value.ndim == 2 else value])
-        _check_rows(row)
+        _check_variables("loss", value, [y, t])
+        _check_rows(value)
+        (inside,) = rebuilt([value], {}, _within_row)
+        (row,) = graph.simplify([graph.sum(inside, axis=1) if inside.ndim == 2 else inside])
         scale = graph.variable("scale", (None,), y.dtype)
-        _known[value] = RowLoss(y, t, scale, row, graph.vjp(row, y, scale))
+        gradient = _derivative("loss", lambda: graph.vjp(row, y, scale))
+        _known[value] = RowLoss(y, t, scale, row, gradient)
     found: RowLoss = _known[value]
     return found
 
 
 def read_activation(data: Sequence[Any], dtype: np.dtype[Any]) -> str | Activation:
     """The activation that `data` wrote to a file."""
-    return _activation(graph.variable("z", (None, None), dtype), from_data(data))
+    return _activation(_variable("z", None, dtype), from_data(data))
 
 
 def read_loss(data: Sequence[Any], m: int, dtype: np.dtype[Any]) -> RowLoss:
     """The loss that `data` wrote to a file."""
-    y, t = (graph.variable(name, (None, m), dtype) for name in ("y", "t"))
-    return _loss(y, t, from_data(data))
+    return _loss(_variable("y", m, dtype), _variable("t", m, dtype), from_data(data))
 
 
 def check_device(what: str, device: str) -> None:
@@ -231,9 +244,28 @@ def _called(what: str, function: Callable[..., Any], *variables: Node) -> Node:
         value = function(*variables)
     except TypeError as fault:
         raise TypeError(f"{what}: {fault}; {HINT}") from fault
+    except ValueError as fault:
+        raise ValueError(f"{what}: {fault}") from fault
     if not isinstance(value, Node):
         raise TypeError(f"{what}: expected a node, got {type(value).__name__}; {HINT}")
     return value
+
+
+def _derivative(what: str, differentiate: Callable[[], Node]) -> Node:
+    try:
+        return differentiate()
+    except ValueError as fault:
+        raise ValueError(f"{what}: {str(fault).removesuffix(UNUSED)}") from fault
+
+
+def _within_row(node: Node) -> Node:
+    """An operation that has no loop within a row by others that have."""
+    if node.op == "matmul" and node.ndim == 2:
+        a, b = node.operands
+        return graph.sum(graph.reshape(a, (*a.shape, 1)) * b, axis=1)
+    if node.op == "index" and set(dict(node.parameters)["key"]) <= {None, WHOLE}:
+        return graph.reshape(node.operands[0], node.shape)  # new axes alone
+    return node
 
 
 def _check_type(what: str, value: Node, dtype: np.dtype[Any]) -> None:
@@ -258,12 +290,13 @@ def _check_variables(what: str, value: Node, known: Sequence[Node]) -> None:
 
 def _check_elementwise(value: Node) -> None:
     for node in topological([value]):
-        inside = (
-            OPERATIONS[node.op].elementwise if node.operands else node.shape in ((), value.shape)
-        )
-        if not inside:
-            got = node.op if node.operands else f"a constant of shape {node.shape}"
-            raise ValueError(f"activation: expected a function of each element alone, got {got}")
+        if node.operands and not OPERATIONS[node.op].elementwise:
+            got = node.op
+        elif node.op == "constant" and node.shape != ():
+            got = f"a constant of shape {node.shape}"
+        else:
+            continue
+        raise ValueError(f"activation: expected a function of each element alone, got {got}")
 
 
 def _check_rows(row: Node) -> None:

@@ -69,18 +69,20 @@ def dense_forward(
         Weights.
     b : (m,) array, optional
         Bias.
-    activation : str
-        One of identity, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, sin.
+    activation : str or function
+        One of identity, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, sin;
+        or an expression as in `Dense`.
     out : array or (y, saved), optional
         Arrays to write to, each (n, m); None entries are allocated. `saved` is used only by
-        activations that keep z (silu, gelu, gelu_tanh, sin).
+        activations that keep z (silu, gelu, gelu_tanh, sin), and by expressions.
 
     Returns
     -------
     y : (n, m) array
         The output.
     saved : (n, m) array
-        What `dense_backward` needs: y itself, or z for the activations that keep z.
+        What `dense_backward` needs: y itself, z for the activations that keep z, or f'(z) of an
+        expression.
 
     Examples
     --------
@@ -130,7 +132,7 @@ def dense_backward(
         The gradient of the loss with respect to the output.
     x, w, saved : arrays
         As given to and returned by `dense_forward`.
-    activation : str
+    activation : str or function
         The same as in the forward pass.
     bias : bool
         False leaves db out.
@@ -259,6 +261,49 @@ def huber(
     (1.5, array([[1.]]))
     """
     return _loss(losses.Huber(delta), y, t, sample_weight, out, "y")
+
+
+def expression_loss(
+    y: Array,
+    t: Array,
+    loss: Callable[..., Any],
+    sample_weight: Array | None = None,
+    out: Array | None = None,
+) -> tuple[float, Array]:
+    """Mean over the batch of a loss that is given as an expression, and its gradient dy.
+
+    Parameters
+    ----------
+    y, t : (n, m) arrays
+        Output and target; t may be (n,) when m is 1.
+    loss : function
+        It gets y and t as nodes (None, m) of `fastbp.graph`, and returns the loss of each row
+        (None,), or of each output (None, m): a row's loss is then their sum.
+    sample_weight : (n,) array, optional
+        Weights of the rows; the mean divides by their sum.
+    out : (n, m) array, optional
+        Where dy is written.
+
+    Returns
+    -------
+    loss : float
+    dy : (n, m) array
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an expression that is no loss for each row, or has no derivative (docs/graph.md).
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> y, t = np.array([[3.0]]), np.array([[1.0]])
+    >>> fastbp.functional.expression_loss(y, t, lambda y, t: (y - t) ** 4)
+    (16.0, array([[32.]]))
+    """
+    y = as_input("y", y, ("n", "m"))
+    found = losses.for_outputs(loss, y.shape[1], y.dtype)
+    return _loss(found, y, t, sample_weight, out, "y")
 
 
 def binary_cross_entropy(

@@ -47,7 +47,7 @@ def gradcheck(
         False returns False in place of raising.
     nondet_tol : float
         How far two calls with the same input may differ.
-    loss : str or Loss, optional
+    loss : str, Loss or function, optional
         For a Sequential.
 
     Returns

@@ -158,7 +158,9 @@ def resolve(loss: str | Loss) -> Loss:
 def for_outputs(loss: Given, m: int, dtype: np.dtype[Any]) -> Loss:
     """The loss of a name, the loss itself, or that of a function, for m outputs of a type."""
     if callable(loss):
-        return ExpressionLoss(expressions.loss(loss, m, dtype))
+        traced = ExpressionLoss(expressions.loss(loss, m, dtype))
+        traced.code(traced.name)  # compiled now: what cannot be is an error before any step
+        return traced
     found = resolve(loss)
     if isinstance(found, ExpressionLoss) and (found.rows.m, found.rows.y.dtype) != (m, dtype):
         raise ValueError(

@@ -143,9 +143,10 @@ class Sequential:
         t : array
             Targets as the loss takes them: (n, out_features), (n,) for one output, or (n,) integer
             labels for softmax_cross_entropy.
-        loss : str or Loss
+        loss : str, Loss or function
             squared_error, half_squared_error, huber, binary_cross_entropy, softmax_cross_entropy.
             The cross-entropies take logits: the last layer's activation is then identity.
+            A function is an expression, as in `fastbp.functional.expression_loss`.
         sample_weight : (n,) array, optional
         l2 : float
             Adds l2 * sum(w**2) over all weights, not biases.
@@ -392,7 +393,7 @@ class Sequential:
         ----------
         x, t, sample_weight
             As in `loss_and_gradients`.
-        loss : str or Loss, optional
+        loss : str, Loss or function, optional
             Default: the one of the last `fit`.
 
         Examples

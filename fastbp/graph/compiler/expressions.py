@@ -12,9 +12,7 @@ from typing import Any
 from numba import types
 from numba.np import numpy_support
 
-from .. import functions as f
 from ..node import Node
-from ..rewriting import rebuilt
 from ..table import OPERATIONS
 from ..walk import topological
 from . import regions
@@ -89,7 +87,7 @@ def loss(y: Node, t: Node, scale: Node, row: Node, gradient: Node) -> int:
     ValueError
         For an operation that has no loop within a row.
     """
-    simple = lowered(rebuilt([row, gradient], {}, product))
+    simple = lowered([row, gradient])
     names = {y: "y", t: "t", scale: "scale"}
     body, constants = elements(names, *simple) if is_flat(y, t, *simple) else rows(names, *simple)
     pointer = types.CPointer(numpy_support.from_dtype(y.dtype))
@@ -164,14 +162,6 @@ def rows(names: dict[Node, str], row: Node, gradient: Node) -> tuple[list[str], 
         "    loss += scale * row",
     ]
     return lines, writer.constants
-
-
-def product(node: Node) -> Node:
-    """A product with a matrix as a sum, which has a loop within a row."""
-    if node.op != "matmul":
-        return node
-    a, b = node.operands
-    return f.sum(a[:, :, None] * b[None], axis=1)
 
 
 class RowWriter(Writer):
