@@ -1,12 +1,12 @@
 """Losses of expressions in NumPy: a table that grows as they are compiled."""
 
 from collections.abc import Callable
+from typing import Any
 
 from .losses import weighted_mean
 
-RULES: dict[
-    int, Callable
-] = {}  # code: function (y, t) -> (row_loss (n,), its gradient by y (n, m))
+Rule = Callable[..., Any]  # (y, t) -> (row_loss (n,), its gradient by y (n, m))
+RULES: dict[int, Rule] = {}
 
 
 def expression_loss(y, t, code, sample_weight, dy):
