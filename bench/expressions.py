@@ -26,6 +26,11 @@ FLOAT = np.dtype("float32")
 LAYERS = [(512, 512, 512), (128, 784, 512), (32, 128, 128), (128, 256, 10)]
 OUTPUTS = [(128, 1), (128, 10), (512, 128)]
 NETS = [((4, 64, 64, 2), 64), ((784, 128, 10), 128), ((784, 512, 512, 10), 128)]
+KINDS = {
+    "layer": "layer, n x k x m, forward and backward",
+    "loss": "loss alone, n x m",
+    "step": "training step",
+}
 ROUNDS, BUDGET = 9, 0.005  # turns of each contender, seconds of one
 
 
@@ -47,7 +52,7 @@ ACTIVATIONS = {
     "gelu": lambda z: 0.5 * z * (1 + graph.erf(codes.SQRT_HALF * z)),
     "silu": lambda z: z * graph.sigmoid(z),
     "tanh": lambda z: 2 * graph.sigmoid(2 * z) - 1,
-    "elu": lambda z: graph.where(z > 0, z, graph.expm1(graph.minimum(z, 0))),
+    "elu": lambda z: graph.where(z > 0, z, graph.exp(graph.minimum(z, 0)) - 1),
 }
 LOSSES = {
     "half_squared_error": lambda y, t: 0.5 * (y - t) ** 2,
@@ -122,9 +127,8 @@ def row(kind, case, name, built_in, expression):
     seconds = [
         [times[f"{who} {i}"] for i in range(len(built_in))] for who in ("built in", "expression")
     ]
-    ratio = sum(seconds[1]) / sum(seconds[0])
     found = dict(zip(("built_in", "expression"), seconds, strict=True))
-    print(f"{kind:6} {case:24} {name:24} {1e6 * sum(seconds[0]):9.1f} us {ratio:7.2f}", flush=True)
+    ratio = sum(seconds[1]) / sum(seconds[0])
     return {"kind": kind, "case": case, "name": name, "seconds": found, "ratio": ratio}
 
 
@@ -149,10 +153,25 @@ def rows():
             yield row("step", case, f"{f}, {given}", [one], [other])
 
 
+def table(results):
+    """Ratios as the tables of docs/expressions.md: a line for each case, a column for each name."""
+    lines = []
+    for kind, title in KINDS.items():
+        ratios = {}
+        for one in results["rows"]:
+            if one["kind"] == kind:
+                ratios.setdefault(one["case"], {})[one["name"]] = f"{one['ratio']:.2f}"
+        names = list(next(iter(ratios.values())))
+        lines += [f"| {' | '.join([title, *names])} |", f"|---|{'--:|' * len(names)}"]
+        lines += [f"| {' | '.join([case, *found.values()])} |" for case, found in ratios.items()]
+        lines.append("")
+    return lines
+
+
 def main():
-    print(f"{'':56}{'built in':>9}    expression / built in")
     results = {"benchmark": "expressions", "dtype": FLOAT.name, "rounds": ROUNDS}
     results |= {"rows": list(rows()), "provenance": provenance()}
+    print("\n".join(table(results)))
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

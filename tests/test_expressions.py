@@ -1,10 +1,14 @@
 """Activations and losses given as expressions: against the built-in ones, and in every place."""
 
 import copy
+import doctest
+import importlib.util
+import json
 import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,9 @@ import fastbp
 from fastbp import functional as F
 from fastbp import graph
 from fastbp.kernels import codes, cpu, reference
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "expressions.md"
 
 # Each built-in activation, written down again. None of these is seen to be a built-in one.
 CUBE = codes.GELU_CUBIC
@@ -454,3 +461,44 @@ def test_a_file_with_unknown_operations():
     data[1][:2] = "exp", [1]
     with pytest.raises(ValueError, match=r"operands \[1\] of exp do not stand"):
         fastbp.expressions.read_activation(data, DOUBLE)
+
+
+# The page and the benchmark
+
+
+def test_examples_of_the_page_run():
+    options = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    done = doctest.testfile(str(PAGE), module_relative=False, optionflags=options)
+    assert done.attempted > 5
+    assert done.failed == 0
+
+
+@pytest.fixture
+def bench():
+    place, script = list(sys.path), ROOT / "bench" / "expressions.py"
+    spec = importlib.util.spec_from_file_location("bench_expressions", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.path[:] = place
+
+
+def test_measured_ratios_are_those_of_the_committed_run(bench):
+    results = json.loads(bench.RESULTS.read_text(encoding="utf-8"))
+    assert "\n".join(bench.table(results)) in PAGE.read_text(encoding="utf-8")
+    assert all(row["ratio"] < 1.1 for row in results["rows"])
+
+
+def test_the_benchmark_runs(bench, monkeypatch, tmp_path, capsys):
+    small = {"LAYERS": [(9, 4, 5)], "OUTPUTS": [(9, 3)], "NETS": [((4, 5, 3), 9)]}
+    small |= {"ROUNDS": 1, "BUDGET": 1e-6, "RESULTS": tmp_path / "expressions.json"}
+    small["ACTIVATIONS"] = {name: ACTIVATIONS[name] for name in ("gelu_tanh", "tanh")}
+    small["LOSSES"] = {name: LOSSES[name] for name in bench.LOSSES}
+    for name, value in small.items():
+        monkeypatch.setattr(bench, name, value)
+    bench.main()
+    assert "| 9 x 4 x 5 |" in capsys.readouterr().out
+    assert len(json.loads(small["RESULTS"].read_text())["rows"]) == 2 + 4 + 2
+    monkeypatch.setitem(bench.LOSSES, "huber", LOSSES["squared_error"])
+    with pytest.raises(AssertionError, match="the expression gives other results; nothing was"):
+        bench.main()

@@ -127,9 +127,11 @@ def forward_block(job, number, scratch):
         product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
     if kept or not on_registers:
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
-        for i in range(rows):
-            held = carray(at(z, i * m), columns if kept else 0)
-            activate_and_keep(activation, held, carray(at(y, i * m), columns))
+        # Rows that lie one behind the other in memory are computed together.
+        size = rows * m if columns == m else columns
+        for i in range(0, rows * m, max(size, m)):
+            held = carray(at(z, i), size if kept else 0)
+            activate_and_keep(activation, held, carray(at(y, i), size))
 
 
 @spliced
