@@ -16,6 +16,7 @@ import pytest
 import fastbp
 from fastbp import functional as F
 from fastbp import graph
+from fastbp.graph.data import from_data, to_data
 from fastbp.kernels import codes, cpu, reference
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -297,8 +298,9 @@ print(sum(found[0].compiled.stats.cache_misses.values()))
 
 def fitted():
     x, t = batch("float64")
-    net = network(ACTIVATIONS["silu"])
-    net.fit(x, t, loss=softmax_cross_entropy, epochs=1, seed=0)
+    net = network(lambda z: z * graph.sigmoid(1.702 * z))
+    weights = np.array([1.0, 0.1, 2.0])
+    net.fit(x, t, loss=lambda y, t: softmax_cross_entropy(y, weights * t), epochs=1, seed=0)
     return net, x, t
 
 
@@ -452,6 +454,13 @@ def test_no_expressions_on_a_gpu():
         network(ACTIVATIONS["silu"]).to("cuda")
     with pytest.raises(ValueError, match="expressions run on 'cpu' and 'reference'"):
         expressions.check_device("loss", "cuda")
+
+
+def test_every_kind_of_parameter_comes_back_from_a_file():
+    y = graph.variable("y", (None, 5))
+    some = y[:, 1:4] * y[:, [0, 2, 4]] + np.array([np.inf, 0.1, -0.0])
+    node = graph.softmax(graph.cast(graph.reshape(some, (None, 3, 1)), "float32"), axis=1)
+    assert from_data(json.loads(json.dumps(to_data(node)))) is node
 
 
 def test_a_file_with_unknown_operations():
