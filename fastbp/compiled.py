@@ -9,7 +9,6 @@ from . import losses, optimizers, regularization
 from .checks import Array, check_count, check_number
 from .kernels import codes, cpu
 from .kernels.cpu.pointers import doubles_at
-from .losses import Loss
 from .optimizers import Optimizer
 from .regularization import Clip
 
@@ -42,12 +41,21 @@ class Workspace(NamedTuple):
     recipe: Array
     numbers: Array
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Raise TypeError for expressions: their codes are addresses in this process."""
+        if max(self.table[:, codes.ACTIVATION].max(), self.recipe[codes.LOSS]) >= codes.EXPRESSION:
+            raise TypeError(
+                "workspace: expected built-in activations and loss for a copy or a pickle, got "
+                "expressions; pickle the network, and make a workspace of it"
+            )
+        return Workspace, tuple(self)
+
 
 def workspace(
     net: "Sequential",
     batch_size: int,
     *,
-    loss: str | Loss = "squared_error",
+    loss: losses.Given = "squared_error",
     optimizer: str | Optimizer = "sgd",
     l2: float = 0.0,
     clip: float | Clip | None = None,
@@ -88,7 +96,8 @@ def workspace(
     """
     if net.device != "cpu":
         raise ValueError(f"device: expected a network on 'cpu', got {net.device!r}")
-    n, loss = check_count("batch_size", batch_size), losses.resolve(loss)
+    n = check_count("batch_size", batch_size)
+    loss = losses.for_outputs(loss, net.out_features, net.dtype)
     optimizer = optimizers.resolve(optimizer)
     plan = net.new_plan()
     plan.set_loss(loss, loss.name, check_number("l2", l2, 0))

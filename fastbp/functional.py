@@ -4,22 +4,25 @@ Arrays are C-contiguous, all of one dtype, float32 or float64; inputs may be rea
 TypeError for what is no array or of another dtype, ValueError for shapes, memory layout and names.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from . import losses
-from .checks import Array, as_input, as_output, check_choice
+from . import expressions, losses
+from .checks import Array, as_input, as_output
 from .kernels import codes, cpu
 from .parallel import start_threads
 from .scratch import scratch
 
+Activation = str | expressions.Activation | Callable[..., Any]
 Out = Array | tuple[Array | None, ...] | None
 
 
-def activation_code(activation: object) -> int:
-    """The kernels' number of an activation's name."""
-    return codes.ACTIVATIONS[check_choice("activation", activation, codes.ACTIVATIONS)]
+def activation_code(activation: object, dtype: np.dtype[Any]) -> int:
+    """The kernels' number of an activation: a name, or an expression as in `Dense`."""
+    found = expressions.activation(activation, dtype)
+    return codes.ACTIVATIONS[found] if isinstance(found, str) else found.code
 
 
 def absent(ndim: int, dtype: np.dtype[Any]) -> Array:
@@ -54,7 +57,7 @@ def _output(
 
 
 def dense_forward(
-    x: Array, w: Array, b: Array | None = None, activation: str = "identity", out: Out = None
+    x: Array, w: Array, b: Array | None = None, activation: Activation = "identity", out: Out = None
 ) -> tuple[Array, Array]:
     """A dense layer: y = f(x @ w + b).
 
@@ -66,18 +69,20 @@ def dense_forward(
         Weights.
     b : (m,) array, optional
         Bias.
-    activation : str
-        One of identity, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, sin.
+    activation : str or function
+        One of identity, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, sin;
+        or an expression as in `Dense`.
     out : array or (y, saved), optional
         Arrays to write to, each (n, m); None entries are allocated. `saved` is used only by
-        activations that keep z (silu, gelu, gelu_tanh, sin).
+        activations that keep z (silu, gelu, gelu_tanh, sin), and by expressions.
 
     Returns
     -------
     y : (n, m) array
         The output.
     saved : (n, m) array
-        What `dense_backward` needs: y itself, or z for the activations that keep z.
+        What `dense_backward` needs: y itself, z for the activations that keep z, or f'(z) of an
+        expression.
 
     Examples
     --------
@@ -86,15 +91,15 @@ def dense_forward(
     >>> y
     array([[1., 1.]])
     """
-    code = activation_code(activation)
     w = as_input("w", w, ("k", "m"))
+    code = activation_code(activation, w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     b = absent(1, w.dtype) if b is None else as_input("b", b, (m,), w.dtype)
 
     given_y, given_z = _outputs(out, ("y", "saved"))
     y = _output("y", given_y, (len(x), m), w.dtype, [x, w, b])
-    if code in codes.KEEPS_Z:
+    if codes.keeps_array(code):
         z = _output("saved", given_z, y.shape, w.dtype, [x, w, b, y])
     else:
         z = absent(2, w.dtype)
@@ -102,7 +107,7 @@ def dense_forward(
     start_threads()
     work = scratch(cpu.dense_forward_work(len(x), k, m), w.dtype)
     cpu.dense_forward(x, w, b, code, work, z, y)
-    return y, (z if code in codes.KEEPS_Z else y)
+    return y, (z if codes.keeps_array(code) else y)
 
 
 def dense_backward(
@@ -110,7 +115,7 @@ def dense_backward(
     x: Array,
     w: Array,
     saved: Array,
-    activation: str = "identity",
+    activation: Activation = "identity",
     *,
     bias: bool = True,
     need_dx: bool = True,
@@ -127,7 +132,7 @@ def dense_backward(
         The gradient of the loss with respect to the output.
     x, w, saved : arrays
         As given to and returned by `dense_forward`.
-    activation : str
+    activation : str or function
         The same as in the forward pass.
     bias : bool
         False leaves db out.
@@ -152,8 +157,8 @@ def dense_backward(
     array([[1., 1.],
            [2., 2.]])
     """
-    code = activation_code(activation)
     w = as_input("w", w, ("k", "m"))
+    code = activation_code(activation, w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     n = len(x)
@@ -256,6 +261,49 @@ def huber(
     (1.5, array([[1.]]))
     """
     return _loss(losses.Huber(delta), y, t, sample_weight, out, "y")
+
+
+def expression_loss(
+    y: Array,
+    t: Array,
+    loss: Callable[..., Any],
+    sample_weight: Array | None = None,
+    out: Array | None = None,
+) -> tuple[float, Array]:
+    """Mean over the batch of a loss that is given as an expression, and its gradient dy.
+
+    Parameters
+    ----------
+    y, t : (n, m) arrays
+        Output and target; t may be (n,) when m is 1.
+    loss : function
+        It gets y and t as nodes (None, m) of `fastbp.graph`, and returns the loss of each row
+        (None,), or of each output (None, m): a row's loss is then their sum.
+    sample_weight : (n,) array, optional
+        Weights of the rows; the mean divides by their sum.
+    out : (n, m) array, optional
+        Where dy is written.
+
+    Returns
+    -------
+    loss : float
+    dy : (n, m) array
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an expression that is no loss for each row, or has no derivative (docs/graph.md).
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> y, t = np.array([[3.0]]), np.array([[1.0]])
+    >>> fastbp.functional.expression_loss(y, t, lambda y, t: (y - t) ** 4)
+    (16.0, array([[32.]]))
+    """
+    y = as_input("y", y, ("n", "m"))
+    found = losses.for_outputs(loss, y.shape[1], y.dtype)
+    return _loss(found, y, t, sample_weight, out, "y")
 
 
 def binary_cross_entropy(

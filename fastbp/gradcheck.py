@@ -7,7 +7,7 @@ import numpy as np
 
 from .checks import Array, check_array, check_number
 from .layers import Dense, Dropout
-from .losses import Loss
+from .losses import Given
 from .network import Sequential
 
 
@@ -24,7 +24,7 @@ def gradcheck(
     rtol: float = 1e-3,
     raise_exception: bool = True,
     nondet_tol: float = 0.0,
-    loss: str | Loss | None = None,
+    loss: Given | None = None,
 ) -> bool:
     """Compare every gradient with the central difference (f(v + eps) - f(v - eps)) / (2 eps).
 
@@ -47,7 +47,7 @@ def gradcheck(
         False returns False in place of raising.
     nondet_tol : float
         How far two calls with the same input may differ.
-    loss : str or Loss, optional
+    loss : str, Loss or function, optional
         For a Sequential.
 
     Returns
@@ -97,7 +97,7 @@ Evaluate = Callable[[], tuple[float, dict[str, Array]]]
 
 
 def _problem(
-    func: Any, arguments: list[Any], loss: str | Loss | None
+    func: Any, arguments: list[Any], loss: Given | None
 ) -> tuple[Evaluate, dict[str, Array]]:
     if isinstance(func, Sequential):
         return _network_problem(func, arguments, loss)
@@ -129,7 +129,7 @@ def _layer_problem(
 
 
 def _network_problem(
-    net: Sequential, arguments: list[Any], loss: str | Loss | None
+    net: Sequential, arguments: list[Any], loss: Given | None
 ) -> tuple[Evaluate, dict[str, Array]]:
     if loss is not None and len(arguments) != 2:
         raise ValueError(f"inputs: expected (x, t) with a loss, got {len(arguments)} of them")

@@ -57,11 +57,12 @@ INITIALIZERS: dict[str, Initializer] = {
     "zeros": zeros,
 }
 
-# What a layer starts from when the user names nothing: He before rectifiers, Glorot elsewhere.
+# What a layer starts from when the user names nothing: He before rectifiers, Glorot elsewhere, also
+# before an expression, whose slopes are not known here.
 _RECTIFIERS = {"relu", "leaky_relu", "elu", "softplus", "silu", "gelu", "gelu_tanh"}
 
 
-def resolve(init: str | Initializer | None, activation: str) -> Initializer:
+def resolve(init: str | Initializer | None, activation: object) -> Initializer:
     """The initialiser for a name, a callable (rng, in_features, out_features) or None."""
     if init is None:
         init = "he_uniform" if activation in _RECTIFIERS else "glorot_uniform"

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from . import functional, initializers
+from . import expressions, functional, initializers
 from .checks import Array, as_generator, as_input, check_count, check_dtype, check_number
-from .functional import activation_code
+from .functional import Activation, activation_code
 from .kernels import cpu
 
 
@@ -21,13 +21,16 @@ class Dense:
     ----------
     in_features, out_features : int
         Sizes k and m of the input and the output.
-    activation : str
-        One of identity, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, sin.
+    activation : str or function
+        One of identity, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, sin;
+        or an expression, such as `lambda z: z * graph.sigmoid(1.702 * z)`: the function is called
+        once, with a node of `fastbp.graph`, and its derivative follows (docs/graph.md).
     bias : bool
         False leaves b out.
     init : str or callable, optional
         A name of `fastbp.initializers.INITIALIZERS`, or a function (rng, in_features,
-        out_features) -> (k, m) array. Default: He uniform before rectifiers, else Glorot uniform.
+        out_features) -> (k, m) array. Default: He uniform before rectifiers, else Glorot uniform,
+        also before an expression.
     dtype : {"float32", "float64"}
         The float type of the layer and of its inputs.
     rng : numpy.random.Generator or int, optional
@@ -58,7 +61,7 @@ class Dense:
         self,
         in_features: int,
         out_features: int,
-        activation: str = "identity",
+        activation: Activation = "identity",
         bias: bool = True,
         init: str | initializers.Initializer | None = None,
         dtype: object = "float32",
@@ -66,10 +69,9 @@ class Dense:
     ) -> None:
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
-        self.code = activation_code(activation)
-        self.activation = activation
         self.bias = bool(bias)
         self.dtype = check_dtype(dtype)
+        self.activation = expressions.activation(activation, self.dtype)
         self.owned = False  # by a network, which then holds the parameters
 
         weights, biases = self.parameter_shapes()
@@ -77,7 +79,7 @@ class Dense:
         self.b = np.zeros(biases, self.dtype)
         self.dw = np.zeros(weights, self.dtype)
         self.db = np.zeros(biases, self.dtype)
-        draw = initializers.resolve(init, activation)
+        draw = initializers.resolve(init, self.activation)
         start = np.asarray(draw(as_generator(rng), self.in_features, self.out_features))
         if start.shape != weights:
             raise ValueError(f"init: expected an array of shape {weights}, got {start.shape}")
@@ -89,6 +91,11 @@ class Dense:
         b = f"b {self.b.shape}" if self.bias else "no bias"
         sizes = f"{self.in_features} -> {self.out_features}"
         return f"Dense({sizes}, {self.activation}, w {self.w.shape}, {b}, {self.dtype})"
+
+    @property
+    def code(self) -> int:
+        """The kernels' number of the activation."""
+        return activation_code(self.activation, self.dtype)
 
     def parameter_shapes(self) -> tuple[tuple[int, int], tuple[int, ...]]:
         """Shapes of w and b."""
@@ -142,7 +149,9 @@ class Dense:
         return {
             "in_features": self.in_features,
             "out_features": self.out_features,
-            "activation": self.activation,
+            "activation": self.activation
+            if isinstance(self.activation, str)
+            else self.activation.data(),
             "bias": self.bias,
         }
 

@@ -4,12 +4,14 @@ Every loss is the mean over the batch: sum(s * row_loss) / sum(s) with sample we
 none are given), a row's loss the sum over its outputs. See docs/losses.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from . import expressions
 from .checks import (
     Array,
     as_input,
@@ -19,6 +21,7 @@ from .checks import (
     check_plain,
     unlocked,
 )
+from .kernels import codes
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,14 @@ class Loss:
     def parameters(self) -> tuple[float, ...]:
         """What the kernel takes between the targets and the sample weights."""
         return ()
+
+    def code(self, kernel: str) -> int:
+        """By which a network's kernels know it."""
+        return codes.LOSSES[kernel]
+
+    def config(self) -> dict[str, Any]:
+        """What `Sequential.save` writes of it."""
+        return {"name": self.name, "parameters": self.parameters}
 
     def check(
         self, shape: tuple[int, ...], dtype: np.dtype[Any], t: object, sample_weight: object
@@ -106,6 +117,30 @@ class Huber(Loss):
         return (float(self.delta),)
 
 
+@dataclass(frozen=True)
+class ExpressionLoss(Loss):
+    """A loss from an expression of y and t, for outputs of one width and type."""
+
+    name: str = field(default="expression_loss", init=False)
+    link: str | None = field(default=None, init=False)
+    rows: expressions.RowLoss
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """What the kernel takes between the targets and the sample weights."""
+        return (self.rows.code,)
+
+    def code(self, kernel: str) -> int:
+        """By which a network's kernels know it."""
+        return self.rows.code
+
+    def config(self) -> dict[str, Any]:
+        """What `Sequential.save` writes of it."""
+        return {"name": self.name, "expression": self.rows.data()}
+
+
+Given = str | Loss | Callable[..., Any]  # as users give a loss
+
 LOSSES = {
     "squared_error": Loss("squared_error"),
     "half_squared_error": Loss("half_squared_error"),
@@ -118,6 +153,28 @@ LOSSES = {
 def resolve(loss: str | Loss) -> Loss:
     """The loss of a name, or the loss itself."""
     return loss if isinstance(loss, Loss) else LOSSES[check_choice("loss", loss, LOSSES)]
+
+
+def for_outputs(loss: Given, m: int, dtype: np.dtype[Any]) -> Loss:
+    """The loss of a name, the loss itself, or that of a function, for m outputs of a type."""
+    if callable(loss):
+        traced = ExpressionLoss(expressions.loss(loss, m, dtype))
+        traced.code(traced.name)  # compiled now: what cannot be is an error before any step
+        return traced
+    found = resolve(loss)
+    if isinstance(found, ExpressionLoss) and (found.rows.m, found.rows.y.dtype) != (m, dtype):
+        raise ValueError(
+            f"loss: expected an expression for {m} outputs of {dtype}, got one for "
+            f"{found.rows.m} of {found.rows.y.dtype}; pass its function"
+        )
+    return found
+
+
+def read(config: dict[str, Any], m: int, dtype: np.dtype[Any]) -> Loss:
+    """The loss whose `config` was saved with a network."""
+    if config["name"] == ExpressionLoss.name:
+        return ExpressionLoss(expressions.read_loss(config["expression"], m, dtype))
+    return Huber(*config["parameters"]) if config["name"] == "huber" else resolve(config["name"])
 
 
 def _is_labels(t: object) -> bool:

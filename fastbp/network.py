@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from . import compiled, losses, memory, regularization, storage, training
+from . import compiled, expressions, losses, memory, regularization, storage, training
 from .backends import kernels_for
 from .checks import Array, as_input, check_number
 from .functional import absent
 from .kernels.cpu import space
 from .layers import Dense, Dropout, Layer
-from .losses import Loss
+from .losses import Given, Loss
 from .optimizers import Optimizer, slots
 from .plan import Plan
 from .regularization import Clip
@@ -75,6 +75,7 @@ class Sequential:
         self._kernels = kernels_for(device)
         self.dtype, self.in_features, self.out_features = _check_chain(layers)
         self.layers = layers
+        self._check_device(device)
         self.loss: Loss | None = None
         self.history: training.History | None = None
         self.plan = self.new_plan()
@@ -112,9 +113,16 @@ class Sequential:
         >>> net.device
         'reference'
         """
+        self._check_device(device)
         self._kernels, self.device = kernels_for(device), device
         self._last_work = -1, 0  # devices differ in it
         return self
+
+    def _check_device(self, device: str) -> None:
+        """Raise ValueError for an activation that the device's kernels do not know."""
+        for layer in self.layers:
+            if isinstance(layer, Dense) and not isinstance(layer.activation, str):
+                expressions.check_device("activation", device)
 
     # Training
 
@@ -122,7 +130,7 @@ class Sequential:
         self,
         x: Array,
         t: Array,
-        loss: str | Loss,
+        loss: Given,
         *,
         sample_weight: Array | None = None,
         l2: float = 0.0,
@@ -135,9 +143,10 @@ class Sequential:
         t : array
             Targets as the loss takes them: (n, out_features), (n,) for one output, or (n,) integer
             labels for softmax_cross_entropy.
-        loss : str or Loss
+        loss : str, Loss or function
             squared_error, half_squared_error, huber, binary_cross_entropy, softmax_cross_entropy.
             The cross-entropies take logits: the last layer's activation is then identity.
+            A function is an expression, as in `fastbp.functional.expression_loss`.
         sample_weight : (n,) array, optional
         l2 : float
             Adds l2 * sum(w**2) over all weights, not biases.
@@ -172,7 +181,7 @@ class Sequential:
         self,
         x: Array,
         t: Array,
-        loss: str | Loss,
+        loss: Given,
         optimizer: Optimizer,
         *,
         sample_weight: Array | None = None,
@@ -225,11 +234,13 @@ class Sequential:
     memory = memory.memory
 
     def check_batch(
-        self, x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
+        self, x: object, t: object, loss: Given, sample_weight: object, l2: float
     ) -> tuple[Loss, str, Array, Array, Array]:
         """(loss, its kernel, x, t, sample_weight), checked and as the kernels take them."""
         x = as_input("x", x, ("n", self.in_features), self.dtype)
-        loss = losses.resolve(loss)
+        loss = losses.for_outputs(loss, self.out_features, self.dtype)
+        if isinstance(loss, losses.ExpressionLoss):
+            expressions.check_device("loss", self.device)
         check_number("l2", l2, 0)
         if loss.link and (last := self._last_dense()).activation != "identity":
             raise ValueError(
@@ -342,7 +353,7 @@ class Sequential:
             self._forward(x[rows], work, out[rows])
         return out
 
-    def predict_proba(self, x: Array, loss: str | Loss | None = None) -> Array:
+    def predict_proba(self, x: Array, loss: Given | None = None) -> Array:
         """Probabilities (n, out_features): softmax or sigmoid of the logits, as the loss says.
 
         Parameters
@@ -372,7 +383,7 @@ class Sequential:
         self,
         x: Array,
         t: Array,
-        loss: str | Loss | None = None,
+        loss: Given | None = None,
         *,
         sample_weight: Array | None = None,
     ) -> dict[str, float]:
@@ -382,7 +393,7 @@ class Sequential:
         ----------
         x, t, sample_weight
             As in `loss_and_gradients`.
-        loss : str or Loss, optional
+        loss : str, Loss or function, optional
             Default: the one of the last `fit`.
 
         Examples
@@ -417,9 +428,9 @@ class Sequential:
         scores = {"loss": value} | ({"accuracy": correct} if loss.link else {})
         return {name: score / total if total else 0.0 for name, score in scores.items()}
 
-    def _loss_or_last(self, loss: str | Loss | None) -> Loss:
+    def _loss_or_last(self, loss: Given | None) -> Loss:
         if loss is not None:
-            return losses.resolve(loss)
+            return losses.for_outputs(loss, self.out_features, self.dtype)
         if self.loss is None:
             raise ValueError("loss: expected a name before the first fit, got None")
         return self.loss

@@ -44,13 +44,13 @@ class Plan:
             else:
                 row[codes.KIND] = codes.DROPOUT
             row[codes.M], row[codes.Y], kept = features, kept, kept + features
-            if isinstance(layer, Dense) and layer.code in codes.KEEPS_Z:
+            if isinstance(layer, Dense) and codes.keeps_array(layer.code):
                 row[codes.Z], kept = kept, kept + features
         self.kept = kept
 
     def set_loss(self, loss: Loss, kernel: str, l2: float) -> None:
         """What is minimised, and a new mask for each dropout layer."""
-        self.recipe[codes.LOSS] = codes.LOSSES[kernel]
+        self.recipe[codes.LOSS] = loss.code(kernel)
         self.numbers[codes.L2] = l2
         if isinstance(loss, Huber):
             self.numbers[codes.DELTA] = loss.delta

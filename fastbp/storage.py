@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import losses
+from . import expressions, losses
 from .backends import BACKENDS
 from .checks import Array, check_choice
 from .layers import Dense, Dropout
@@ -65,7 +65,7 @@ def _header(net: "Sequential") -> dict[str, Any]:
     return {
         "format": FORMAT,
         "dtype": str(net.dtype),
-        "loss": net.loss and {"name": net.loss.name, "parameters": net.loss.parameters},
+        "loss": net.loss and net.loss.config(),
         "layers": [{"kind": layer.kind, **layer.config()} for layer in net.layers],
         "sha256": hashlib.sha256(net.parameters.tobytes()).hexdigest(),
     }
@@ -79,7 +79,7 @@ def reduce(net: "Sequential") -> tuple[Any, ...]:
 def _revive(
     header: dict[str, Any], device: str, parameters: Array, gradients: Array
 ) -> "Sequential":
-    net = _build(header, device)
+    net = _build(header).to(device)
     net.parameters[...], net.gradients[...] = parameters, gradients
     return net
 
@@ -114,15 +114,16 @@ def load(path: str | os.PathLike[str], device: str = "cpu") -> "Sequential":
     check_choice("device", device, BACKENDS)
     with open(path, "rb") as opened:  # np.load leaves a file open that it cannot read
         try:
-            return _read(opened, device)
+            net = _read(opened)
         except Exception as fault:  # NumPy, zipfile and json raise all kinds for foreign bytes
             raise ValueError(
                 f"path: expected a network saved by fastbp, but {path} is damaged or something "
                 f"else ({fault}); restore it from a copy"
             ) from fault
+    return net.to(device)
 
 
-def _read(opened: IO[bytes], device: str) -> "Sequential":
+def _read(opened: IO[bytes]) -> "Sequential":
     with np.load(opened, allow_pickle=False) as file:
         header = json.loads(str(file["header"]))
         parameters = file["parameters"]
@@ -130,12 +131,12 @@ def _read(opened: IO[bytes], device: str) -> "Sequential":
         raise ValueError(f"format {header['format']} is newer than this library's {FORMAT}")
     if hashlib.sha256(parameters.tobytes()).hexdigest() != header["sha256"]:
         raise ValueError("the parameters do not match their checksum")
-    net = _build(header, device)
+    net = _build(header)
     net.parameters[...] = parameters
     return net
 
 
-def _build(header: dict[str, Any], device: str) -> "Sequential":
+def _build(header: dict[str, Any]) -> "Sequential":
     from .network import Sequential
 
     layers: list[Any] = []
@@ -143,6 +144,9 @@ def _build(header: dict[str, Any], device: str) -> "Sequential":
         kind = entry["kind"]
         config = {name: value for name, value in entry.items() if name != "kind"}
         if kind == Dense.kind:
+            if not isinstance(config["activation"], str):
+                dtype = np.dtype(header["dtype"])
+                config["activation"] = expressions.read_activation(config["activation"], dtype)
             layers.append(Dense(**config, init="zeros", dtype=header["dtype"]))
         elif kind == Dropout.kind:
             layer = Dropout(config["rate"], rng=0)
@@ -150,8 +154,7 @@ def _build(header: dict[str, Any], device: str) -> "Sequential":
             layers.append(layer)
         else:
             raise ValueError(f"unknown kind of layer {kind!r}")
-    net = Sequential(*layers, device=device)
+    net = Sequential(*layers)
     if header["loss"]:
-        name, parameters = header["loss"]["name"], header["loss"]["parameters"]
-        net.loss = losses.Huber(*parameters) if name == "huber" else losses.resolve(name)
+        net.loss = losses.read(header["loss"], net.out_features, net.dtype)
     return net

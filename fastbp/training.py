@@ -12,7 +12,7 @@ import numpy as np
 from . import losses, optimizers, regularization
 from .checks import Array, as_generator, check_count, check_finite, check_number
 from .kernels import codes
-from .losses import Loss
+from .losses import Given, Loss
 from .optimizers import Optimizer
 from .regularization import Clip
 
@@ -70,7 +70,7 @@ def fit(
     x: Array,
     t: Array,
     *,
-    loss: str | Loss,
+    loss: Given,
     optimizer: str | Optimizer = "adam",
     epochs: int = 10,
     batch_size: int = 32,
@@ -269,7 +269,7 @@ def _stall(history: History) -> int:
 
 
 def _check_data(
-    net: "Sequential", x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
+    net: "Sequential", x: object, t: object, loss: Given, sample_weight: object, l2: float
 ) -> tuple[Loss, str, Array, Array, Array]:
     """Check shapes, dtypes and every number once, before the first step."""
     batch = net.check_batch(x, t, loss, sample_weight, l2)
@@ -286,7 +286,7 @@ def _check_data(
 
 
 def _check_pair(
-    net: "Sequential", pair: object, loss: str | Loss
+    net: "Sequential", pair: object, loss: Given
 ) -> tuple[Loss, str, Array, Array, Array]:
     if not isinstance(pair, tuple | list):
         raise TypeError(

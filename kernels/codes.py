@@ -35,6 +35,16 @@ ACTIVATIONS = {
 # f'(z) follows from the output y for all others: only these keep z for the backward pass.
 KEEPS_Z = frozenset({SILU, GELU, GELU_TANH, SIN})
 
+# From here on, the code of an activation or a loss is the address of a function that was compiled
+# from an expression (cpu/expressions.py). Such an activation keeps f'(z) for the backward pass.
+EXPRESSION = 2**12
+
+
+def keeps_array(activation):
+    """Whether the forward pass keeps an array besides y: z, or f'(z) of an expression."""
+    return activation in KEEPS_Z or activation >= EXPRESSION
+
+
 LEAKY_SLOPE = 0.01  # f'(z) of leaky_relu for z < 0
 
 # gelu_tanh(z) = z/2 (1 + tanh(GELU_SCALE (z + GELU_CUBIC z**3))), Hendrycks & Gimpel 2016

@@ -12,7 +12,9 @@ from fastbp import cli, engines, info
 from fastbp.kernels import cpu
 
 # What the API does not call: parts of other kernels, and sums of gradients over parts of a batch.
+# And what waits for an expression, which is compiled with it.
 NOT_WARMED = {
+    "expression_loss",
     *("activate", "activation_gradient", "dense_backward_add"),
     *("adam", "adamw", "l2_penalty", "rmsprop", "sgd"),
 }

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ..functional import activation_code
 from ..kernels import codes, reference
 from .dense_contenders import ONE_THREAD, PACKAGES, Case, contenders, twin_passes
 from .limits import Limits
@@ -72,7 +71,7 @@ def operands(n: int, k: int, m: int, dtype: np.dtype[Any], activation: str = "re
     z = case["x"] @ case["w"] + case["b"]
     case["dy"][np.abs(z) < 1e-4] = 0  # next to a kink, rounding decides which slope is right
     y = z.copy()
-    code = activation_code(activation)
+    code = codes.ACTIVATIONS[activation]
     reference.activate(code, y.reshape(-1))
     return case | {"saved": z if code in codes.KEEPS_Z else y, "activation": activation}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..functional import absent, activation_code
+from ..functional import absent
 from ..kernels import codes, cpu, reference
 from .measure import Contender, installed, use_threads
 
@@ -48,7 +48,7 @@ def contenders(
 def twin_passes(kernels: Any, case: Case) -> Passes:
     """A twin of the kernels, writing to the same arrays in every call."""
     x, w, b, dy, saved = (case[name] for name in ("x", "w", "b", "dy", "saved"))
-    (n, k), m, code = x.shape, w.shape[1], activation_code(case["activation"])
+    (n, k), m, code = x.shape, w.shape[1], codes.ACTIVATIONS[case["activation"]]
     forward_work = np.empty(kernels.dense_forward_work(n, k, m), x.dtype)
     backward_work = np.empty(kernels.dense_backward_work(n, k, m), x.dtype)
     y, dw, db, dx = np.empty_like(dy), np.empty_like(w), np.empty_like(b), np.empty_like(x)
@@ -91,7 +91,7 @@ def product_passes(case: Case) -> Passes:
 def _layer(case: Case, product: Any, rules: Any) -> tuple[Any, Any, Any]:
     """The three passes as functions of arrays, for a package with operators on arrays."""
     activate, gradient = rules[case["activation"]]
-    keeps_z = activation_code(case["activation"]) in codes.KEEPS_Z
+    keeps_z = codes.ACTIVATIONS[case["activation"]] in codes.KEEPS_Z
 
     def forward(x: Any, w: Any, b: Any) -> Any:
         return (activate(product(b, x, w)),)

@@ -7,8 +7,11 @@ LLVM from vectorising (6 times slower, measured), and a table of functions is no
 
 import math
 
+from numba import carray
+
 from ..codes import (
     ELU,
+    EXPRESSION,
     GELU,
     GELU_CUBIC,
     GELU_EDGE,
@@ -26,7 +29,9 @@ from ..codes import (
     TANH,
 )
 from .elementary import SIN_MAX, cos, erf, exp, expm1, sigmoid, sin, softplus, tanh
+from .expressions import expression_activation
 from .jit import inline, kernel
+from .pointers import address
 from .scalar import like
 
 SIN_LIMIT = min(SIN_MAX.values())  # beyond, the vector sine gives up and libm's takes over
@@ -129,9 +134,17 @@ def within(z, limit):
     return outside == 0
 
 
-@kernel
-def activate(activation, y):
-    """y = f(y) in place. y: (size,)."""
+@inline
+def activate_and_keep(activation, kept, y):
+    """y = f(y) in place; kept = z, or f'(z) of an expression, unless it is empty.
+
+    y, kept: (size,).
+    """
+    if activation >= EXPRESSION:
+        expression_activation(activation, kept, y)
+        return
+    for i in range(kept.size):
+        kept[i] = y[i]
     if activation == RELU:
         for i in range(y.size):
             y[i] = relu(y[i])
@@ -168,9 +181,18 @@ def activate(activation, y):
 
 
 @kernel
+def activate(activation, y):
+    """y = f(y) in place. y: (size,)."""
+    activate_and_keep(activation, carray(address(y, 0), 0), y)
+
+
+@kernel
 def activation_gradient(activation, saved, dy, dz):
-    """dz = dy * f'(z). saved (y, or z for codes.KEEPS_Z), dy, dz: (size,)."""
-    if activation == RELU:
+    """dz = dy * f'(z). saved (y, z for codes.KEEPS_Z, f'(z) of an expression), dy, dz: (size,)."""
+    if activation >= EXPRESSION:
+        for i in range(dz.size):
+            dz[i] = dy[i] * saved[i]
+    elif activation == RELU:
         for i in range(dz.size):
             dz[i] = dy[i] * relu_slope(saved[i])
     elif activation == LEAKY_RELU:

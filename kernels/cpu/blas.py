@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 from numba.np.linalg import ensure_blas
 
 from ..codes import IDENTITY
-from .activations import activate, activation_gradient
+from .activations import activate_and_keep, activation_gradient
 from .jit import inline
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .threads import run, task, useful_tasks
@@ -143,9 +143,9 @@ def finish_rows(job, number, scratch):
                 for i in range(count):
                     for j in range(columns):
                         y[i * columns + j] += b[j]
-            if get(job, Z) != 0:
-                carray(at(pointer_to(get(job, Z), scratch), place), y.size)[:] = y
-            activate(get(job, ACTIVATION), y)
+            z = at(pointer_to(get(job, Z), scratch), place)
+            kept = carray(z, y.size if get(job, Z) != 0 else 0)
+            activate_and_keep(get(job, ACTIVATION), kept, y)
 
 
 # The words of a backward job; those of the forward job that it shares keep their places.

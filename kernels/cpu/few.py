@@ -11,7 +11,7 @@ from math import inf
 from numba import carray
 
 from ..codes import IDENTITY, RELU
-from .activations import activate, activation_gradient
+from .activations import activate_and_keep, activation_gradient
 from .jit import inline, spliced
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .simd import OUTER, PANEL, WIDEST, copy_part, width
@@ -92,9 +92,7 @@ def forward_row(x, w, b, activation, z, y):
     else:
         total[:] = 0
     add_product(row, address(w, 0), m, total)
-    if z.size > 0:
-        carray(address(z, 0), m)[:] = total
-    activate(activation, total)
+    activate_and_keep(activation, carray(address(z, 0), z.size), total)
 
 
 @task
@@ -121,9 +119,8 @@ def finish_row(job, number, scratch):
         more = carray(at(pointer_to(get(job, SUMS), scratch), i * m), m)
         for j in range(m):
             y[j] += more[j]
-    if get(job, Z) != 0:
-        carray(pointer_to(get(job, Z), scratch), m)[:] = y
-    activate(get(job, ACTIVATION), y)
+    kept = carray(pointer_to(get(job, Z), scratch), m if get(job, Z) != 0 else 0)
+    activate_and_keep(get(job, ACTIVATION), kept, y)
 
 
 @task
@@ -149,10 +146,8 @@ def forward_columns(job, number, scratch):
     if kept or not on_registers:
         z = pointer_to(get(job, Z), scratch)
         for i in range(n):
-            segment = carray(at(y, i * m + column), end - column)
-            if kept:
-                carray(at(z, i * m + column), end - column)[:] = segment
-            activate(activation, segment)
+            held = carray(at(z, i * m + column), end - column if kept else 0)
+            activate_and_keep(activation, held, carray(at(y, i * m + column), end - column))
 
 
 @inline

@@ -14,10 +14,12 @@ from numba import carray
 
 from .elementary import exp, log1p, softplus
 from .elementary import sigmoid as logistic
-from .jit import inline, kernel
-from .pointers import STACK, address, stack
+from .jit import inline, kernel, spliced
+from .pointers import address, room
 
-TOGETHER = 1024  # elements of a batch, about, that one loop of exponentials takes
+# What one loop of exponentials takes of a batch.
+ROWS = 32
+TOGETHER = 1024  # elements, about
 
 
 @inline
@@ -87,7 +89,13 @@ def huber(y, t, delta, sample_weight, dy):
 @inline
 def rows_together(m):
     """Rows whose exponentials are computed in one loop: a row of few outputs fills no vector."""
-    return max(1, min(STACK, TOGETHER // max(m, 1)))
+    return max(1, min(ROWS, TOGETHER // max(m, 1)))
+
+
+@spliced
+def row_room(z):
+    """A number of z's type for each row that is taken together, on the caller's stack."""
+    return room(z.dtype.type, ROWS)
 
 
 @inline
@@ -154,7 +162,7 @@ def exp_rows(z, begin, end, e, peaks, totals):
 def cross_entropies(z, t, sample_weight, share, dz):
     """softmax_cross_entropy of some rows."""
     (n, m), loss, zero, one = z.shape, 0.0, z.dtype.type(0), z.dtype.type(1)
-    peaks, totals, logs = stack(z), stack(z), stack(z)
+    peaks, totals, logs = row_room(z), row_room(z), row_room(z)
     for begin in range(0, n, rows_together(m)):
         end = min(begin + rows_together(m), n)
         exp_rows(z, begin, end, dz, peaks, totals)
@@ -184,7 +192,7 @@ def softmax_cross_entropy(z, t, sample_weight, dz):
 def sparse_cross_entropies(z, t, sample_weight, share, dz):
     """sparse_softmax_cross_entropy of some rows."""
     (n, m), loss, one = z.shape, 0.0, z.dtype.type(1)
-    peaks, totals, logs = stack(z), stack(z), stack(z)
+    peaks, totals, logs = row_room(z), row_room(z), row_room(z)
     for begin in range(0, n, rows_together(m)):
         end = min(begin + rows_together(m), n)
         exp_rows(z, begin, end, dz, peaks, totals)
@@ -221,7 +229,7 @@ def sigmoid(z, p):
 @kernel
 def softmax(z, p):
     """p = exp(z) / sum(exp(z)) in every row. z, p: (n, m)."""
-    (n, m), peaks, totals = z.shape, stack(z), stack(z)
+    (n, m), peaks, totals = z.shape, row_room(z), row_room(z)
     for begin in range(0, n, rows_together(m)):
         end = min(begin + rows_together(m), n)
         exp_rows(z, begin, end, p, peaks, totals)

@@ -10,12 +10,12 @@ from math import isfinite, nan
 
 from numba import carray
 
-from .. import codes
 from ..codes import (
     ACTIVATION,
     BINARY_CROSS_ENTROPY,
     DELTA,
     DROPOUT,
+    EXPRESSION,
     HALF_SQUARED_ERROR,
     HUBER,
     KIND,
@@ -38,6 +38,7 @@ from .dense import (
     dense_forward_work,
 )
 from .dropout import dropout, seed_from
+from .expressions import expression_losses
 from .jit import inline, spliced
 from .losses import (
     cross_entropies,
@@ -47,9 +48,6 @@ from .losses import (
     sparse_cross_entropies,
 )
 from .pointers import address
-
-KEEPS_Z = tuple(sorted(codes.KEEPS_Z))
-
 
 # Arrays of a bare pointer: a slice would count references, 0.1 us a layer.
 
@@ -139,6 +137,8 @@ def losses(recipe, numbers, y, t, sample_weight, share, dy):
     if t.ndim == 1:
         return sparse_cross_entropies(y, t, sample_weight, share, dy)
     loss = recipe[LOSS]
+    if loss >= EXPRESSION:
+        return expression_losses(loss, y, t, sample_weight, share, dy)
     if loss == SQUARED_ERROR:
         return scaled_squares(y, t, 1.0, sample_weight, share, dy)
     if loss == HALF_SQUARED_ERROR:
@@ -171,7 +171,7 @@ def backward(add, x, row, table, numbers, parameters, room, gradients, dx):
             w, dw = matrix(parameters, table[i, W], k, m), matrix(gradients, table[i, W], k, m)
             db = vector(gradients, table[i, B], m)
             activation = table[i, ACTIVATION]
-            place = table[i, Z] if activation in KEEPS_Z else table[i, Y]
+            place = table[i, Z] if table[i, Z] >= 0 else table[i, Y]
             saved = matrix(room, rows * place, rows, m)
             if add:
                 dense_backward_add(above, below, w, saved, activation, scratch, dw, db, dy)

@@ -7,7 +7,6 @@ from numba.extending import intrinsic
 
 WORD = ir.IntType(64)
 JOB_WORDS = 32
-STACK = 32
 
 
 def symbol(name):
@@ -103,15 +102,16 @@ def new_job(typingctx):
     return types.CPointer(types.intp)(), codegen
 
 
-@intrinsic
-def stack(typingctx, array):
-    """Room for STACK numbers of the array's type, on the stack of the calling kernel."""
+@intrinsic(prefer_literal=True)
+def room(typingctx, kind, size):
+    """Room for `size` numbers, a literal, of a type, on the stack of the calling function."""
+    number = kind.instance_type if isinstance(kind, types.NumberClass) else types.boolean
 
     def codegen(context, builder, signature, args):
-        element = context.get_value_type(array.dtype)
-        return cgutils.alloca_once(builder, element, size=STACK)
+        element = context.get_data_type(number)
+        return cgutils.alloca_once(builder, element, size=size.literal_value)
 
-    return types.CPointer(array.dtype)(array), codegen
+    return types.CPointer(number)(kind, size), codegen
 
 
 def _word_at(builder, pointer, index):

@@ -13,7 +13,7 @@ from math import inf
 from numba import carray
 
 from ..codes import IDENTITY, RELU
-from .activations import activate, activation_gradient
+from .activations import activate_and_keep, activation_gradient
 from .few import ZEROS, backward_few, forward_few, forward_few_work
 from .jit import inline, spliced
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
@@ -131,10 +131,8 @@ def forward_block(job, number, scratch):
         together = max(1, min(rows, CHUNK // columns)) if columns == m else 1
         for i in range(0, rows, together):
             size = min(together, rows - i) * columns
-            segment = carray(at(y, i * m), size)
-            if kept:
-                carray(at(z, i * m), size)[:] = segment
-            activate(activation, segment)
+            held = carray(at(z, i * m), size if kept else 0)
+            activate_and_keep(activation, held, carray(at(y, i * m), size))
 
 
 @spliced

@@ -9,6 +9,7 @@ from .dense import (
     dense_forward_work,
 )
 from .dropout import dropout
+from .expressions import expression_loss
 from .losses import (
     binary_cross_entropy,
     half_squared_error,
@@ -45,6 +46,7 @@ __all__ = [
     "dense_forward",
     "dense_forward_work",
     "dropout",
+    "expression_loss",
     "half_squared_error",
     "huber",
     "l2_penalty",

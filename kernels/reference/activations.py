@@ -5,6 +5,7 @@ from scipy import special
 
 from ..codes import (
     ELU,
+    EXPRESSION,
     GELU,
     GELU_CUBIC,
     GELU_EDGE,
@@ -100,7 +101,7 @@ def gelu_tanh_slope(z, out):
     out[:] = 0.5 * (1 + t + z * (1 - t * t) * inner)
 
 
-RULES = {  # activation: (formula, slope)
+RULES = {  # activation: (formula, slope); expressions are added as they are compiled
     RELU: (relu, relu_slope),
     LEAKY_RELU: (leaky_relu, leaky_relu_slope),
     ELU: (elu, elu_slope),
@@ -121,10 +122,25 @@ def activate(activation, y):
         formula(y, out=y)
 
 
+def activate_and_keep(activation, kept, y):
+    """y = f(y) in place; kept = z, or f'(z) of an expression, unless it is empty.
+
+    y, kept: (size,).
+    """
+    if activation >= EXPRESSION and kept.size:
+        _, slope = RULES[activation]
+        slope(y, out=kept)
+    elif kept.size:
+        np.copyto(kept, y)
+    activate(activation, y)
+
+
 def activation_gradient(activation, saved, dy, dz):
-    """dz = dy * f'(z). saved (y, or z for codes.KEEPS_Z), dy, dz: (size,)."""
+    """dz = dy * f'(z). saved (y, z for codes.KEEPS_Z, f'(z) of an expression), dy, dz: (size,)."""
     if activation == IDENTITY:
         dz[:] = dy
+    elif activation >= EXPRESSION:
+        np.multiply(dy, saved, out=dz)
     else:
         _, slope = RULES[activation]
         slope(saved, out=dz)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .activations import activate, activation_gradient
+from .activations import activate_and_keep, activation_gradient
 
 
 def dense_forward_work(n, k, m):
@@ -18,9 +18,7 @@ def dense_forward(x, w, b, activation, work, z, y):
     np.matmul(x, w, out=y)
     if b.size:
         np.add(y, b, out=y)
-    if z.size:
-        np.copyto(z, y)
-    activate(activation, y.reshape(-1))
+    activate_and_keep(activation, z.reshape(-1), y.reshape(-1))
 
 
 def dense_backward_work(n, k, m):

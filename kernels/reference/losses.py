@@ -8,7 +8,7 @@ import numpy as np
 from scipy import special
 
 
-def _mean(row_loss, gradient, sample_weight, out):
+def weighted_mean(row_loss, gradient, sample_weight, out):
     """The weighted mean of row_loss (n,), with d(mean) written to out from d(row_loss) (n, m)."""
     n = len(row_loss)
     if n == 0:
@@ -22,13 +22,13 @@ def _mean(row_loss, gradient, sample_weight, out):
 def squared_error(y, t, sample_weight, dy):
     """(y - t)**2. y, t, dy: (n, m)."""
     d = y - t
-    return _mean(np.sum(d * d, axis=1), 2 * d, sample_weight, dy)
+    return weighted_mean(np.sum(d * d, axis=1), 2 * d, sample_weight, dy)
 
 
 def half_squared_error(y, t, sample_weight, dy):
     """(y - t)**2 / 2. y, t, dy: (n, m)."""
     d = y - t
-    return _mean(0.5 * np.sum(d * d, axis=1), d, sample_weight, dy)
+    return weighted_mean(0.5 * np.sum(d * d, axis=1), d, sample_weight, dy)
 
 
 def huber(y, t, delta, sample_weight, dy):
@@ -36,14 +36,14 @@ def huber(y, t, delta, sample_weight, dy):
     d = y - t
     size = np.abs(d)
     loss = np.where(size <= delta, 0.5 * d * d, delta * (size - 0.5 * delta))
-    return _mean(np.sum(loss, axis=1), np.clip(d, -delta, delta), sample_weight, dy)
+    return weighted_mean(np.sum(loss, axis=1), np.clip(d, -delta, delta), sample_weight, dy)
 
 
 def binary_cross_entropy(z, t, sample_weight, dz):
     """-t log p - (1 - t) log(1 - p), p = sigmoid(z); NaN for t outside [0, 1]. z, t, dz: (n, m)."""
     loss = np.maximum(z, 0) - z * t + np.log1p(np.exp(-np.abs(z)))
     loss = np.where((t >= 0) & (t <= 1), loss, np.nan)
-    return _mean(np.sum(loss, axis=1), special.expit(z) - t, sample_weight, dz)
+    return weighted_mean(np.sum(loss, axis=1), special.expit(z) - t, sample_weight, dz)
 
 
 def softmax_cross_entropy(z, t, sample_weight, dz):
@@ -52,7 +52,7 @@ def softmax_cross_entropy(z, t, sample_weight, dz):
     log_p = shifted - np.log(np.sum(np.exp(shifted), axis=1, keepdims=True))
     mass = np.sum(t, axis=1, keepdims=True)
     row_loss = -np.sum(t * log_p, axis=1)
-    return _mean(row_loss, np.exp(log_p) * mass - t, sample_weight, dz)
+    return weighted_mean(row_loss, np.exp(log_p) * mass - t, sample_weight, dz)
 
 
 def sparse_softmax_cross_entropy(z, t, sample_weight, dz):

@@ -8,6 +8,7 @@ import numpy as np
 from .. import codes
 from .dense import dense_backward, dense_backward_work, dense_forward, dense_forward_work
 from .dropout import dropout
+from .expressions import expression_loss
 from .losses import (
     binary_cross_entropy,
     half_squared_error,
@@ -82,8 +83,11 @@ LOSSES = {
 
 def network_loss(recipe, numbers, y, t, sample_weight, dy):
     """The loss of the recipe and its gradient dy. y, dy: (n, m), t: (n, m) or (n,) labels."""
-    more = (numbers[codes.DELTA],) if recipe[codes.LOSS] == codes.HUBER else ()
-    return LOSSES[recipe[codes.LOSS]](y, t, *more, sample_weight, dy)
+    loss = recipe[codes.LOSS]
+    if loss >= codes.EXPRESSION:
+        return expression_loss(y, t, loss, sample_weight, dy)
+    more = (numbers[codes.DELTA],) if loss == codes.HUBER else ()
+    return LOSSES[loss](y, t, *more, sample_weight, dy)
 
 
 def network_loss_gradients(
@@ -117,8 +121,8 @@ def network_loss_gradients(
             continue
         w, dw = (_part(flat, row[codes.W], (k, m)) for flat in (parameters, gradients))
         db = _part(gradients, row[codes.B], (m,))
-        saved = row[codes.Z] if row[codes.ACTIVATION] in codes.KEEPS_Z else row[codes.Y]
-        saved = _part(work, n * saved, (n, m))
+        place = row[codes.Z] if row[codes.Z] >= 0 else row[codes.Y]
+        saved = _part(work, n * place, (n, m))
         dense_backward(above, below, w, saved, row[codes.ACTIVATION], scratch, dw, db, dy)
     if numbers[codes.L2] != 0:
         weights = slice(recipe[codes.WEIGHTS])

@@ -1,0 +1,176 @@
+"""Activations and losses of networks as compiled functions, from a graph and its derivative.
+
+The kernels call them by address (kernels/cpu/expressions.py says with which arguments). They lie in
+modules like those of `compile`, so a second process loads them from the disk.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+from numba import types
+from numba.np import numpy_support
+
+from ..node import Node
+from ..table import OPERATIONS
+from ..walk import topological
+from . import regions
+from .compilation import HEADER, NAME, load, stamp
+from .emission import Writer, constant_lines, is_number, sizes
+from .indexing import Index, loop_index, parameter
+from .loops import Body, indented
+from .lowering import lowered
+from .scalars import TYPES, literal
+from .scheduling import Call, Rows, schedule
+
+IMPORTS = """from numba import carray
+
+from fastbp.kernels.cpu.losses import row_scale
+from fastbp.kernels.cpu.pointers import at, number_of, room
+"""
+TOGETHER = 1024  # outputs whose losses are added before they become float64
+STACK = 2**15  # bytes of a row that a loss stores: threads may have stacks of half a megabyte
+
+
+def compiled(arguments: str, body: Sequence[str], constants: dict[str, Any], signature: Any) -> int:
+    """The address of a function of these lines; its module stays loaded for good."""
+    opening = [HEADER.format(stamp=stamp()), IMPORTS, *constant_lines(constants), "", ""]
+    lines = [f"def {NAME}({arguments}):", *indented(body), ""]
+    module = load("\n".join([*opening, "@numba.njit(cache=True, **OPTIONS)", *lines]))
+    dispatcher = getattr(module, NAME)
+    if not dispatcher.signatures:
+        dispatcher.compile(signature)
+    function = dispatcher.overloads[signature]
+    address: int = function.library.get_pointer_to_function(function.fndesc.llvm_func_name)
+    return address
+
+
+def activation(z: Node, value: Node, slope: Node) -> int:
+    """The address of an activation: `value` and `slope` are elementwise functions of z."""
+    simple = lowered([value, slope])
+    body = [
+        "z = carray(y, size)",
+        "if number_of(kept) == 0:",
+        *indented(elementwise(z, {"z": simple[0]})),
+        "else:",
+        "    slope = carray(kept, size)",
+        *indented(elementwise(z, {"z": simple[0], "slope": simple[1]})),
+    ]
+    pointer = types.CPointer(numpy_support.from_dtype(z.dtype))
+    return compiled("size, kept, y", body, {}, (types.intp, pointer, pointer))
+
+
+def elementwise(z: Node, results: dict[str, Node]) -> list[str]:
+    """A loop that writes nodes to arrays by name, from the array z, which may be one of them."""
+
+    def read(node: Node, at: Index) -> str:
+        return "z[i]" if node is z else literal(parameter(node, "value").item(), node.dtype)
+
+    body = Body(set(), read, counted())
+    names = [body.value(node, loop_index(node.shape)) for node in results.values()]
+    written = [f"{array}[i] = {name}" for array, name in zip(results, names, strict=True)]
+    return ["for i in range(size):", *indented([*body.lines, *written])]
+
+
+def counted() -> Callable[[], str]:
+    """Names for numbers: v1, v2 and so on."""
+    count = itertools.count(1)
+    return lambda: f"v{next(count)}"
+
+
+def loss(y: Node, t: Node, scale: Node, row: Node, gradient: Node) -> int:
+    """The address of a loss: `row` (None,) of y and t (None, m), `gradient` (None, m) times scale.
+
+    Raises
+    ------
+    ValueError
+        For an operation that has no loop within a row.
+    """
+    simple = lowered([row, gradient])
+    names = {y: "y", t: "t", scale: "scale"}
+    body, constants = elements(names, *simple) if is_flat(y, t, *simple) else rows(names, *simple)
+    pointer = types.CPointer(numpy_support.from_dtype(y.dtype))
+    signature = types.intp, types.intp, pointer, pointer, pointer, types.float64, pointer
+    body = ["s = carray(at_s, n if number_of(at_s) != 0 else 0)", "loss = 0.0", *body]
+    arguments = "n, m, at_y, at_t, at_s, share, at_dy"
+    return compiled(arguments, [*body, "return loss"], constants, signature)
+
+
+def is_flat(y: Node, t: Node, row: Node, gradient: Node) -> bool:
+    """Whether a loss is the sum of what each output adds alone."""
+    if row.op != "sum":
+        return False
+    order = topological([row.operands[0], gradient])
+    varying = {y, t}
+    for node in order:
+        if not varying.isdisjoint(node.operands):
+            varying.add(node)
+            if not OPERATIONS[node.op].elementwise:
+                return False
+        elif node.op == "constant" and parameter(node, "value").size != 1:
+            return False
+    return True
+
+
+def elements(names: dict[Node, str], row: Node, gradient: Node) -> tuple[list[str], dict[str, Any]]:
+    """Loops over all outputs of equal weight: a row's, or without weights those of many rows.
+
+    However narrow the rows are, they fill vectors.
+    """
+    (term,) = row.operands
+
+    def read(node: Node, at: Index) -> str:
+        if node not in names:
+            return literal(parameter(node, "value").item(), node.dtype)
+        return f"{names[node]}[i]" if node.ndim == 2 else names[node]
+
+    body, number = Body(set(), read, counted()), TYPES[row.dtype.name]
+    at = loop_index(gradient.shape)
+    value, slope = body.value(term, at), body.value(gradient, at)
+    lines = [
+        f"step = {TOGETHER} if number_of(at_s) == 0 else max(m, 1)",
+        "for begin in range(0, n * m, step):",
+        "    size = min(step, n * m - begin)",
+        *(f"    {name} = carray(at(at_{name}, begin), size)" for name in ("y", "t", "dy")),
+        f"    scale, part = {number}(row_scale(s, share, begin // m)), {number}(0)",
+        "    for i in range(size):",
+        *indented(indented([*body.lines, f"part = plus(part, {value})", f"dy[i] = {slope}"])),
+        "    loss += scale * part",
+    ]
+    return lines, {}
+
+
+def rows(names: dict[Node, str], row: Node, gradient: Node) -> tuple[list[str], dict[str, Any]]:
+    """Loops over a row, within one over the rows."""
+    plan = regions.plan([row, gradient], STACK, 1)
+    steps = schedule(plan)
+    if len(steps) > 1 or not isinstance(steps[0], Rows):
+        found = next((step.roots[0].op for step in steps if isinstance(step, Call)), row.op)
+        raise ValueError(f"loss: {found} has no loop within a row of the batch")
+    writer = RowWriter(plan, [row, gradient], steps)
+    writer.names |= names | {row: "row", gradient: "dy"}
+    writer.rows |= {row, *(node for node in names if node.ndim == 1)}
+    written = writer.write()
+    loop = written.index("for i0 in range(n):") + 1
+    shape, number = f"(n, {gradient.shape[1]})", TYPES[row.dtype.name]
+    lines = [
+        *(f"{name} = carray(at_{name}, {shape})" for name in ("y", "t", "dy")),
+        *written[:loop],
+        f"    scale = {number}(row_scale(s, share, i0))",
+        *written[loop:],
+        "    loss += scale * row",
+    ]
+    return lines, writer.constants
+
+
+class RowWriter(Writer):
+    """A writer of one loop over rows: results have places, what a row needs lies on the stack."""
+
+    def made(self, root: Node) -> list[str]:
+        """The line that makes an array of a row, if it is one."""
+        rest = root.shape[1:]
+        if root in self.outputs or is_number(rest):
+            return []
+        count = prod(size or 0 for size in rest)
+        return [f"{self.names[root]} = carray(room(np.{root.dtype}, {count}), {sizes(rest)})"]
