@@ -16,7 +16,7 @@ from .compiler import compile
 from .derivatives import gradient, value_and_gradient, vjp
 from .drawing import show, source
 from .evaluation import evaluate
-from .forward import hessian, hessian_vector_product, jacobian, jvp, taylor
+from .forward import hessian, hessian_vector_product, jacobian, jvp, laplacian, taylor
 from .functions import (
     abs,
     add,
@@ -99,6 +99,7 @@ __all__ = [
     "hessian_vector_product",
     "jacobian",
     "jvp",
+    "laplacian",
     "leaky_relu",
     "less",
     "less_equal",
