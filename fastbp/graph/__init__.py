@@ -69,6 +69,7 @@ from .functions import (
     transpose,
     where,
 )
+from .networks import network, network_parameters
 from .node import Node, constant, variable
 from .rewriting import simplify, substitute
 
@@ -114,6 +115,8 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "network",
+    "network_parameters",
     "pick",
     "power",
     "relu",

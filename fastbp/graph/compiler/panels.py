@@ -51,7 +51,11 @@ class PanelWriter(Writer):
 
     def read(self, node: Node, at: Any) -> str:
         """One element; numbers that are sums lie in arrays."""
-        return f"{self.names[node]}[0]" if node in self.added and not node.shape else super().read(node, at)
+        return (
+            f"{self.names[node]}[0]"
+            if node in self.added and not node.shape
+            else super().read(node, at)
+        )
 
     def make(self, node: Node) -> list[str]:
         """The line that makes an array, but for those that are given."""

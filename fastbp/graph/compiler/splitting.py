@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..node import Node
 from ..table import OPERATIONS
 from ..walk import topological
-from .indexing import WHOLE, parameter
+from .indexing import WHOLE, is_inline, parameter
 from .lowering import NARROW
 
 FREE, ROW, COLUMN, TOTAL, AFTER = "free", "row", "column", "total", "after"
@@ -153,7 +153,8 @@ def _given(outputs: Iterable[Node], kinds: dict[Node, str]) -> list[Node]:
         if node in seen:
             continue
         seen.add(node)
-        computed = kinds[node] == FREE and node.op not in (*VIEWS, "constant", "rows")
+        view = node.op in ("constant", "rows") or (node.op in VIEWS and is_inline(node))
+        computed = kinds[node] == FREE and not view
         if node.op == "variable" or computed:
             found.add(node)
         else:
