@@ -1,4 +1,4 @@
-"""Solve Poisson's equation with a network, by derivatives of any order and one compiled function.
+"""Solve Poisson's equation with a network, by a loss that contains its second derivatives.
 
 usage: python examples/poisson.py [PICTURE.png]
 
@@ -9,16 +9,14 @@ follow from least squares on the equation. f is chosen so that u = sin(pi x) sin
 
 import sys
 import time
-from itertools import pairwise
 
 import numpy as np
 from scipy.optimize import minimize
 
+import fastbp
 from fastbp import graph
 
-SIZES = (2, 16, 16, 1)
 POINTS = 16  # along each side
-SHAPES = [shape for k, m in pairwise(SIZES) for shape in ((k, m), (m,))]  # w, b of each layer
 
 
 def solution(points):
@@ -26,19 +24,11 @@ def solution(points):
     return np.sin(np.pi * points).prod(axis=1)
 
 
-def trial(points, parameters):
-    """u (n,) as a graph."""
-    y, layers = points, list(zip(parameters[::2], parameters[1::2], strict=True))
-    for i, (w, b) in enumerate(layers):
-        y = graph.dense(y, w, b, "tanh" if i < len(layers) - 1 else "identity")
+def trial(net, points):
+    """u (n,), as a graph for nodes and as numbers for an array."""
+    y = graph.network(net, points) if isinstance(points, graph.Node) else net.predict(points)
     edge = points * (1 - points)
     return edge[:, 0] * edge[:, 1] * y[:, 0]
-
-
-def laplacian(u, points):
-    """u_xx + u_yy: second derivatives along the axes."""
-    axes = (graph.broadcast(axis, points.shape) for axis in np.eye(2))
-    return sum(graph.taylor(u, points, axis, 2)[2] for axis in axes)
 
 
 def grid(count):
@@ -49,37 +39,32 @@ def grid(count):
 
 def main(iterations=1000, seed=0, picture=None):
     """Solve, and say how far u is from the solution; returns the largest error."""
+    net = fastbp.Sequential(
+        fastbp.Dense(2, 16, activation="tanh", dtype="float64", rng=seed),
+        fastbp.Dense(16, 16, activation="tanh", dtype="float64", rng=seed + 1),
+        fastbp.Dense(16, 1, dtype="float64", rng=seed + 2),
+    )
     points, f = graph.variable("points", (None, 2)), graph.variable("f", (None,))
-    parameters = [graph.variable(f"p{i}", shape) for i, shape in enumerate(SHAPES)]
-    u = trial(points, parameters)
-    loss = graph.mean((laplacian(u, points) - f) ** 2)
+    residual = graph.laplacian(trial(net, points), points) - f
     start = time.perf_counter()
-    step = graph.compile([loss, *graph.gradient(loss, parameters)], [points, f, *parameters])
-    value = graph.compile(u, [points, *parameters])
+    loss = net.objective(graph.mean(residual**2), [points, f])
     compiled = time.perf_counter() - start
 
-    inside, rng = grid(POINTS), np.random.default_rng(seed)
+    inside = grid(POINTS)
     right = -2 * np.pi**2 * solution(inside)
-    ends = np.cumsum([int(np.prod(shape)) for shape in SHAPES])
 
-    def split(flat):
-        parts = np.split(flat, ends[:-1])
-        return [part.reshape(shape) for part, shape in zip(parts, SHAPES, strict=True)]
+    def value_and_gradient(parameters):
+        net.parameters[:] = parameters
+        return loss(inside, right), net.gradients.copy()
 
-    def objective(flat):
-        total, *slopes = step(inside, right, *split(flat))
-        return total, np.concatenate([slope.ravel() for slope in slopes])
-
-    first = np.concatenate(
-        [rng.normal(size=s).ravel() / np.sqrt(s[0]) if len(s) > 1 else np.zeros(s) for s in SHAPES]
-    )
-    start = time.perf_counter()
+    start, options = time.perf_counter(), {"maxiter": iterations, "ftol": 0}
     found = minimize(
-        objective, first, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "ftol": 0}
+        value_and_gradient, net.parameters.copy(), jac=True, method="L-BFGS-B", options=options
     )
     seconds = time.perf_counter() - start
+    net.parameters[:] = found.x
     elsewhere = grid(37)  # between the points of the fit
-    solved = value(elsewhere, *split(found.x))
+    solved = trial(net, elsewhere)
     error = np.abs(solved - solution(elsewhere)).max()
     print(
         f"compiled in {compiled:.1f} s; {found.nfev} evaluations of loss and gradient in "

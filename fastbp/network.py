@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from . import compiled, expressions, losses, memory, regularization, storage, training
+from . import (
+    compiled,
+    derivatives,
+    expressions,
+    losses,
+    memory,
+    regularization,
+    storage,
+    training,
+)
 from .backends import kernels_for
 from .checks import Array, as_input, check_number
 from .functional import absent
@@ -434,6 +443,14 @@ class Sequential:
         if self.loss is None:
             raise ValueError("loss: expected a name before the first fit, got None")
         return self.loss
+
+    # Derivatives by the inputs, and losses that contain them
+
+    input_gradient = derivatives.input_gradient
+    jacobian = derivatives.jacobian
+    laplacian = derivatives.laplacian
+    objective = derivatives.objective
+    update = derivatives.update
 
     # Inside compiled code
 

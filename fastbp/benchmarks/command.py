@@ -79,6 +79,12 @@ def _graph(arguments: argparse.Namespace, report: Callable[[str], None]) -> dict
     return graph.run(arguments.rounds, report)
 
 
+def _pinn(arguments: argparse.Namespace, report: Callable[[str], None]) -> dict[str, Any]:
+    from . import pinn
+
+    return pinn.run(get_num_threads(), arguments.rounds, report)
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A benchmark: help, arguments, what measures, the name of its files, a footnote."""
@@ -110,6 +116,15 @@ BENCHMARKS = {
         "place: written by hand, without an allocation. fit, scan: steps in one call, fit compared "
         "with everything. The losses: softmax and logistic "
         "cross-entropy, half the sum of squares; all averaged over the batch.",
+    ),
+    "pinn": Benchmark(
+        "a training step whose loss holds second derivatives by the inputs",
+        lambda parser: None,
+        _pinn,
+        lambda arguments: "pinn",
+        "times faster: the time of the fastest other that differentiates by itself, over ours. By "
+        "hand: the fastest for which the forward Laplacian of this network was written out. "
+        "torch.compile does not differentiate twice.",
     ),
     "graph": Benchmark(
         "derivatives of graphs of numbers: cost against edges",

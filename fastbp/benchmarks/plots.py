@@ -33,8 +33,13 @@ def plot(results: dict[str, Any], folder: Path, name: str) -> list[Path]:
             pictures["batch"] = _batches(groups["sweep"])
     elif results["benchmark"] == "graph":
         pictures[""] = _edges(groups["edges"])
+    elif results["benchmark"] == "pinn":
+        labels = [f"{row['net']}\n{row['batch']}, {row['dtype']}" for row in groups["table"]]
+        pictures[""] = _nets(groups["table"], labels)
     elif "table" in groups:
-        pictures[""] = _nets(groups["table"])
+        rows = groups["table"]
+        labels = [f"{row['net']}\n{describe(row)}, batch {row['batch']}" for row in rows]
+        pictures[""] = _nets(rows, labels)
     else:
         pictures[""] = _growth(groups)
     paths = []
@@ -139,7 +144,7 @@ def _roofline(rows: list[Row]) -> Any:
     return figure
 
 
-def _nets(rows: list[Row]) -> Any:
+def _nets(rows: list[Row], labels: list[str]) -> Any:
     """Time of every contender over ours, a group of bars per net."""
     names = [name for name in contenders_of(rows) if name != OURS]
     figure = _figure(11, 5)
@@ -149,7 +154,6 @@ def _nets(rows: list[Row]) -> Any:
         measured = [(at, row) for at, row in enumerate(rows) if name in row["seconds"]]
         ratios = [row["seconds"][name] / row["seconds"][OURS] for _, row in measured]
         axes.bar([at + (i + 0.5) * width - 0.4 for at, _ in measured], ratios, width, label=name)
-    labels = [f"{row['net']}\n{describe(row)}, batch {row['batch']}" for row in rows]
     axes.set_xticks(range(len(rows)), labels, rotation=50, ha="right", fontsize=7)
     axes.set_yscale("log")
     axes.axhline(1, color="k")

@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.table import Table
 
-from . import dense, graph, step
+from . import dense, graph, pinn, step
 
 Row = dict[str, Any]
 SUMMARIES: dict[str, Callable[[Row], Row]] = {
     "dense": dense.summary,
     "step": step.summary,
     "graph": graph.summary,
+    "pinn": pinn.summary,
 }
 
 
@@ -44,7 +45,12 @@ def table(results: dict[str, Any]) -> Table:
     >>> table({"benchmark": "step", "rows": [row], "provenance": origin}).row_count
     1
     """
-    tables = {"dense": _dense_table, "step": _step_table, "graph": _graph_table}
+    tables = {
+        "dense": _dense_table,
+        "step": _step_table,
+        "graph": _graph_table,
+        "pinn": _pinn_table,
+    }
     return tables[results["benchmark"]](results)
 
 
@@ -118,6 +124,26 @@ def _graph_table(results: dict[str, Any]) -> Table:
             str(row["value"]),
             *(microseconds(row["seconds"][name]) for name in timed),
             *(f"{figures[name]:.2f}" for name in slopes),
+        )
+    return columns
+
+
+def _pinn_table(results: dict[str, Any]) -> Table:
+    names = contenders_of(results["rows"])
+    columns = _table(
+        f"a step with u_xx + u_yy in the loss, microseconds, {_threads(results)}",
+        ["net", "dtype", "points", *names, "times faster", "than by hand"],
+        2,
+    )
+    for row in results["rows"]:
+        figures = pinn.summary(row)
+        ratios = (figures.get("ratio"), figures.get("ratio by hand"))
+        columns.add_row(
+            row["net"],
+            row["dtype"],
+            str(row["batch"]),
+            *(microseconds(row["seconds"].get(name)) for name in names),
+            *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
     return columns
 

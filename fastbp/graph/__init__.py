@@ -16,7 +16,7 @@ from .compiler import compile
 from .derivatives import gradient, value_and_gradient, vjp
 from .drawing import show, source
 from .evaluation import evaluate
-from .forward import hessian, hessian_vector_product, jacobian, jvp, taylor
+from .forward import hessian, hessian_vector_product, jacobian, jvp, laplacian, taylor
 from .functions import (
     abs,
     add,
@@ -69,6 +69,7 @@ from .functions import (
     transpose,
     where,
 )
+from .networks import network, network_parameters
 from .node import Node, constant, variable
 from .rewriting import simplify, substitute
 
@@ -99,6 +100,7 @@ __all__ = [
     "hessian_vector_product",
     "jacobian",
     "jvp",
+    "laplacian",
     "leaky_relu",
     "less",
     "less_equal",
@@ -113,6 +115,8 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "network",
+    "network_parameters",
     "pick",
     "power",
     "relu",

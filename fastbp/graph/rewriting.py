@@ -203,6 +203,19 @@ def whole(node: Node) -> Node | None:
     return node.operands[0] if everything else None
 
 
+def same_rows(node: Node) -> Node | None:
+    """The product of a matrix whose rows are all the same: one row of it, repeated."""
+    a, b = node.operands
+    if a.op != "broadcast" or b.ndim != 2:
+        return None
+    (row,) = a.operands
+    if row.ndim > 1 and row.shape[:-1] != (1,) * (row.ndim - 1):
+        return None
+    if row.shape[-1:] != a.shape[-1:]:
+        return None
+    return f.broadcast(f.reshape(row, (1, row.shape[-1])) @ b, node.shape)
+
+
 def log_of(node: Node) -> Node | None:
     """Stable forms of log: of exp, of a sum of exp, of a sigmoid, of 1 - sigmoid, of a softmax."""
     (inner,) = node.operands
@@ -262,6 +275,7 @@ REWRITES: dict[str, tuple[Rewrite, ...]] = {
     "transpose": (reordered,),
     "reshape": (reshaped,),
     "broadcast": (reshaped,),
+    "matmul": (same_rows,),
     "sum": (unreduced,),
     "cast": (uncast,),
     "index": (whole,),

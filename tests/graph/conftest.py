@@ -1,6 +1,7 @@
 """What the tests of compiled graphs share: generated code run by Python, without Numba."""
 
 from math import inf, nan
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from scipy import special
 
 from fastbp import graph
 from fastbp.graph import values
-from fastbp.graph.compiler.compilation import NAME, as_list, written
+from fastbp.graph.compiler.compilation import HEADER, NAME, as_list, written
 from fastbp.kernels import codes, reference
+from fastbp.kernels.cpu import threads
+
+ALIASES = HEADER.splitlines()[-1]  # the last line before constants and functions
 
 ACTIVATIONS = {name: values.activation(code) for name, code in codes.ACTIVATIONS.items() if code}
 # What a generated module imports, in NumPy and by the reference kernels.
@@ -36,13 +40,53 @@ IMPORTED = ACTIVATIONS | {
 }
 
 
+_arrays = {}  # by address: what a task is given
+
+
+def place(array):
+    _arrays[array.ctypes.data] = array
+    return array.ctypes.data
+
+
+def array(word, like, offset, shape):
+    flat = _arrays[word].reshape(-1)
+    assert flat.dtype == np.asarray(like).dtype
+    return flat[offset : offset + int(np.prod(shape))].reshape(shape)
+
+
+def add_up(sums):
+    for group in range(1, len(sums)):
+        sums[0] += sums[group]
+
+
+def run(task, job, count, scratch, worth):
+    for number in reversed(range(count)):
+        task(job, number, scratch)
+
+
+IMPORTED |= {
+    "separate": lambda function: function,
+    "numba": SimpleNamespace(njit=lambda **options: lambda function: function),
+    "OPTIONS": {},
+    "dense_backward_add": reference.dense_backward_add,
+    "place": place,
+    "array": array,
+    "room": lambda scratch, begin, like, size: np.full(size, nan).astype(type(like)),
+    "get": lambda job, word: job[word],
+    "part": threads.part.py_func,
+    "task_of": lambda function: function,
+    "words": lambda array: array,
+    "keep": lambda array: None,
+    "run": run,
+    "add_up": add_up,
+}
+
+
 def interpreted(outputs, inputs, memory="store", batch_size=1024):
     """`graph.compile` without a compiler: the same source, run by Python."""
     text, _ = written(outputs, as_list("inputs", inputs), memory, batch_size)
-    constants = [line for line in text.splitlines() if line.startswith("C")]
-    function = text[text.index(f"def {NAME}(") :]
     names = dict(IMPORTED)
-    exec("\n".join([*constants, function]), names)
+    exec(text[text.index(ALIASES) + len(ALIASES) :], names)
 
     def run(*arrays):
         with np.errstate(all="ignore"):

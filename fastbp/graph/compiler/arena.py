@@ -31,7 +31,8 @@ def elements_of(shape: Shape) -> Counter[int]:
 class Arena:
     """Which part of memory each array has, by type."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int | None = None) -> None:
+        self.most = rows  # of a panel: all places are constants then; None: `n` is any number
         self.ends: dict[str, Counter[int]] = {}
         self.free: dict[tuple[str, int, int], list[Counter[int]]] = {}
         self.taken: dict[Node, tuple[tuple[str, int, int], Counter[int]]] = {}
@@ -49,12 +50,19 @@ class Arena:
             end.update(size)
             end[0] += APART
         self.taken[node] = key, begin
-        return f"memory_{dtype}[{size_text(begin)} : {size_text(begin + size)}]"
+        if self.most is None:
+            return f"memory_{dtype}[{size_text(begin)} : {size_text(begin + size)}]"
+        place = self.count(begin)
+        return f"memory_{dtype}[{place} : {place} + {size_text(size)}]"
 
     def give(self, node: Node) -> None:
         """The place of an array, for others."""
         key, begin = self.taken.pop(node)
         self.free[key].append(begin)
+
+    def count(self, size: Counter[int]) -> int:
+        """Elements for the most rows that there may be."""
+        return sum(c * (self.most or 0) ** p for p, c in size.items())
 
     def lines(self) -> list[str]:
         """Lines that make the memory."""

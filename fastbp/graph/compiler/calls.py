@@ -1,23 +1,32 @@
 """Lines of generated code that are no fused loop: kernels of dense layers, changes of shape."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...kernels import codes
 from ..node import Node
+from ..table import Shape
 from .indexing import key_index, loop_index, parameter
 from .layers import Sweep, untransposed
 from .loops import extent, stack_loops
 
 
 class Names(Protocol):
-    """What a writer knows of nodes: the name of each array, and a line that makes it."""
+    """What a writer knows of nodes: the name of each array, and the lines that make it."""
+
+    backward: str  # the kernel of backward sweeps
 
     def __call__(self, node: Node) -> str:
         """The array's name."""
 
-    def make(self, node: Node) -> str:
-        """A line that makes it."""
+    def make(self, node: Node) -> list[str]:
+        """The line that makes it, if it is not there."""
+
+    def panels(self, job: Any) -> list[str]:
+        """The lines that take a batch in panels; none within one."""
+
+    def work(self, kernel: str, rows: str, k: int | None, m: int | None, node: Node) -> list[str]:
+        """The line that makes the scratch of a kernel for matrices of k rows and m columns."""
 
 
 def none(ndim: int, node: Node) -> str:
@@ -29,16 +38,18 @@ def dense(name: Names, node: Node, z: Node | None = None) -> list[str]:
     """y = f(x @ w + b) by the forward kernel, and z where it is wanted."""
     x, w, *b = node.operands
     code = codes.ACTIVATIONS[parameter(node, "activation")]
-    make = [] if z is None else [name.make(z)]
+    make = [] if z is None else name.make(z)
     bias, kept = name(b[0]) if b else none(1, node), none(2, node) if z is None else name(z)
-    return [*make, *forward(name, node, name(x), name(w), bias, code, kept)]
+    return [*make, *forward(name, node, name(x), name(w), w.shape, bias, code, kept)]
 
 
-def forward(name: Names, node: Node, x: str, w: str, b: str, code: int, z: str) -> list[str]:
+def forward(
+    name: Names, node: Node, x: str, w: str, shape: Shape, b: str, code: int, z: str
+) -> list[str]:
     """A call of dense_forward."""
     return [
-        name.make(node),
-        f"work = np.empty(dense_forward_work(len({x}), *{w}.shape), np.{node.dtype})",
+        *name.make(node),
+        *name.work("dense_forward", x, *shape, node),
         f"dense_forward({x}, {w}, {b}, {code}, work, {z}, {name(node)})",
     ]
 
@@ -52,7 +63,8 @@ def matmul(name: Names, node: Node) -> list[str]:
             lines.append(f"{side} = np.ascontiguousarray({name(plain)}.T)")
         texts.append(name(operand) if plain is operand else side)
     left, right = texts
-    return [*lines, *forward(name, node, left, right, none(1, node), codes.IDENTITY, none(2, node))]
+    shape, missing = node.operands[1].shape, (none(1, node), codes.IDENTITY, none(2, node))
+    return [*lines, *forward(name, node, left, right, shape, *missing)]
 
 
 def backward(name: Names, sweep: Sweep) -> list[str]:
@@ -60,15 +72,19 @@ def backward(name: Names, sweep: Sweep) -> list[str]:
     dw, db, dx = sweep.dw, sweep.db, sweep.dx
     x, dy, saved = name(sweep.x), name(sweep.dy), name(sweep.saved)
     w = name(dw) if sweep.w is None else name(sweep.w)  # without dx nobody reads it
-    k, m = map(extent, dw.shape)
     db_text = none(1, dw) if db is None else name(db)
     dx_text = none(2, dw) if dx is None else name(dx)
     return [
-        *(name.make(node) for node in sweep.members),
-        f"work = np.empty(dense_backward_work(len({x}), {k}, {m}), np.{dw.dtype})",
-        f"dense_backward({dy}, {x}, {w}, {saved}, {codes.ACTIVATIONS[sweep.activation]}, work, "
+        *(line for node in sweep.members for line in name.make(node)),
+        *name.work("dense_backward", x, *dw.shape, dw),
+        f"{name.backward}({dy}, {x}, {w}, {saved}, {codes.ACTIVATIONS[sweep.activation]}, work, "
         f"{name(dw)}, {db_text}, {dx_text})",
     ]
+
+
+def panels(name: Names, job: Any) -> list[str]:
+    """What the panels of a graph need and give."""
+    return name.panels(job)
 
 
 def reshape(name: Names, node: Node) -> list[str]:
@@ -80,7 +96,7 @@ def reshape(name: Names, node: Node) -> list[str]:
 def concatenate(name: Names, node: Node) -> list[str]:
     """Parts one after the other."""
     axis, begin = parameter(node, "axis"), 0
-    lines = [name.make(node)]
+    lines = name.make(node)
     for part in node.operands:
         size = part.shape[axis]
         assert size is not None
@@ -98,7 +114,7 @@ def place(name: Names, node: Node) -> list[str]:
     read = f"{name(g)}[{', '.join(at)}]" if at else name(g)
     loops = [axis for axis, size in enumerate(g.shape) if size != 1]
     return [
-        name.make(node),
+        *name.make(node),
         f"{name(node)}[:] = 0",
         *stack_loops(
             [f"i{axis}" for axis in loops],
@@ -128,7 +144,7 @@ def argmax(name: Names, node: Node) -> list[str]:
         "        best = k",
         write,
     ]
-    make = [name.make(node)] if kept else []
+    make = name.make(node) if kept else []
     sizes = [extent(x.shape[i]) for i in outer]
     return [*make, *stack_loops(kept, sizes, body, lambda depth: [], lambda depth: [])]
 

@@ -20,8 +20,9 @@ from ...parallel import start_threads
 from ..evaluation import as_list, name_of, variables_of
 from ..node import Node
 from ..walk import topological
-from . import emission, regions
+from . import emission, panels, regions
 from .lowering import lowered
+from .scheduling import schedule
 
 HEADER = '''"""Written by fastbp.graph.compile; its name is a hash of its content.
 
@@ -33,12 +34,15 @@ from math import inf, nan
 import numba
 import numpy as np
 
-from fastbp.graph.compiler.runtime import larger, plus, smaller, unlocked
+from fastbp.graph.compiler.runtime import add_up, array, keep, larger, place, plus, room, smaller
+from fastbp.graph.compiler.runtime import separate, task_of, unlocked, words
 from fastbp.kernels.cpu.activations import elu, gelu, gelu_tanh, leaky_relu, relu, silu
-from fastbp.kernels.cpu.dense import dense_backward, dense_backward_work
+from fastbp.kernels.cpu.dense import dense_backward, dense_backward_add, dense_backward_work
 from fastbp.kernels.cpu.dense import dense_forward, dense_forward_work
 from fastbp.kernels.cpu.elementary import cos, erf, exp, expm1, log1p, sigmoid, sin, softplus, tanh
 from fastbp.kernels.cpu.jit import OPTIONS
+from fastbp.kernels.cpu.pointers import get
+from fastbp.kernels.cpu.threads import part, run
 
 f32, f64 = np.float32, np.float64
 '''
@@ -108,9 +112,13 @@ def compile(
 
 
 def written(
-    outputs: Node | Sequence[Node], inputs: Sequence[Node], memory: str | int, batch_size: int
+    outputs: Node | Sequence[Node],
+    inputs: Sequence[Node],
+    memory: str | int,
+    batch_size: int,
+    split: bool = True,
 ) -> tuple[str, regions.Plan]:
-    """The text of a module, and the choices behind it."""
+    """The text of a module, and the choices behind it; `split`: in panels where that pays."""
     wanted = as_list("outputs", outputs)
     check_inputs(wanted, inputs)
     check_count("batch_size", batch_size)
@@ -119,10 +127,18 @@ def written(
     else:
         check_choice("memory", memory, ("store", "recompute"))
     simple = lowered(wanted)
-    plan = regions.plan(simple, memory, batch_size)
-    lines, constants = emission.function_text(simple, inputs, plan, NAME, isinstance(outputs, Node))
-    parts = [HEADER.format(stamp=stamp()), *emission.constant_lines(constants), "", ""]
-    return "\n".join([*parts, "@numba.njit(cache=True, **OPTIONS)", *lines, ""]), plan
+    found = panels.in_panels(simple, memory, batch_size) if split else None
+    if found is not None:
+        simple = found.outputs
+    plan = regions.plan(simple, memory, batch_size, [] if found is None else [found])
+    writer = emission.Writer(plan, simple, schedule(plan))
+    before = []
+    if found is not None:
+        before, writer.constants = found.lines, found.constants
+        plan.shared.extend(found.shared)
+    lines = emission.function_text(writer, simple, inputs, NAME, isinstance(outputs, Node))
+    parts = [HEADER.format(stamp=stamp()), *emission.constant_lines(writer.constants), "", ""]
+    return "\n".join([*parts, *before, "@numba.njit(cache=True, **OPTIONS)", *lines, ""]), plan
 
 
 def check_inputs(outputs: Sequence[Node], inputs: Sequence[Node]) -> None:

@@ -17,17 +17,21 @@ from .indexing import Index, loop_index, parameter
 from .loops import Body, Nest, extent, gathered, indented, stack_loops, start
 from .regions import REDUCTIONS
 from .scalars import TYPES, literal
-from .scheduling import Call, Rows, Step, read_by, schedule
+from .scheduling import Call, Rows, Step, read_by
 
 
 class Writer:
     """Names, and the text of all steps."""
+
+    backward = "dense_backward"
+    batch = "n"  # the name of the batch size as a number
 
     def __init__(self, plan: regions.Plan, outputs: Sequence[Node], steps: Sequence[Step]) -> None:
         self.plan, self.outputs, self.steps = plan, list(outputs), steps
         self.constants: dict[str, Any] = {}
         self.names: dict[Node, str] = {}
         self.rows: set[Node] = set()  # arrays of one row, which their loop alone needs
+        self.added: set[Node] = set()  # sums that are added to what is there
         self.arena = Arena()
         self.count = 0
         self.unlocked: set[Node] = set()
@@ -67,7 +71,7 @@ class Writer:
     def read(self, node: Node, at: Index) -> str:
         """One element of an array or a leaf."""
         if node.op == "rows":
-            return f"{TYPES[node.dtype.name]}(n)"
+            return f"{TYPES[node.dtype.name]}({self.batch})"
         if node.op == "constant":
             value = parameter(node, "value")
             if value.size == 1:
@@ -127,15 +131,17 @@ class Writer:
             target = self.read(root, self.kept_index(nest, root))
             if settled is None:
                 first = 1 if root in self.rows else 0
-                fill = f"{self.names[root]}[:] = {start(root)}"
-                before.setdefault(first, []).append(fill)
+                if root not in self.added:
+                    fill = f"{self.names[root]}[:] = {start(root)}"
+                    before.setdefault(first, []).append(fill)
                 body.lines.append(f"{target} = {gathered(root, target, term)}")
             else:
                 gather = target if target.isidentifier() else self.fresh()
                 before.setdefault(settled, []).append(f"{gather} = {start(root)}")
                 body.lines.append(f"{gather} = {gathered(root, gather, term)}")
                 if gather != target:
-                    after.setdefault(settled, []).append(f"{target} = {gather}")
+                    more = gathered(root, target, gather) if root in self.added else gather
+                    after.setdefault(settled, []).append(f"{target} = {more}")
         axes = nest.axes
         names, sizes = [f"i{axis}" for axis in axes], [extent(nest.space[axis]) for axis in axes]
         loops = stack_loops(
@@ -154,16 +160,26 @@ class Writer:
             return tuple("0" if axis in gone else t for axis, t in enumerate(at))
         return tuple(t for axis, t in enumerate(at) if axis not in gone)
 
-    def make(self, node: Node) -> str:
-        """A line that makes an array: memory of its own for outputs, a part of all for others."""
+    def panels(self, job: Any) -> list[str]:
+        """The lines that take the batch in panels."""
+        lines: list[str] = job.call(self)
+        return lines
+
+    def make(self, node: Node) -> list[str]:
+        """The line that makes an array: memory of its own for outputs, a part of all for others."""
         if node in self.outputs:
-            return f"{self.names[node]} = np.empty({sizes(node.shape)}, np.{node.dtype})"
-        return f"{self.names[node]} = {self.arena.take(node)}.reshape({sizes(node.shape)})"
+            return [f"{self.names[node]} = np.empty({sizes(node.shape)}, np.{node.dtype})"]
+        return [f"{self.names[node]} = {self.arena.take(node)}.reshape({sizes(node.shape)})"]
+
+    def work(self, kernel: str, rows: str, k: int | None, m: int | None, node: Node) -> list[str]:
+        """The line that makes the scratch of a kernel for matrices of k rows and m columns."""
+        size = f"{kernel}_work(len({rows}), {extent(k)}, {extent(m)})"
+        return [f"work = np.empty({size}, np.{node.dtype})"]
 
     def made(self, root: Node) -> list[str]:
         """The line that makes an array, if it is one: not for numbers, in rows or alone."""
         if root not in self.rows:
-            return [self.make(root)] if root.shape else []
+            return self.make(root) if root.shape else []
         rest = root.shape[1:]
         made = f"{self.names[root]} = np.empty({sizes(rest)}, np.{root.dtype})"
         return [] if is_number(rest) else [made]
@@ -190,7 +206,11 @@ RESERVED = {"np", "numba", "inf", "nan", "f32", "f64", "n", "k", "best", "work",
 RESERVED |= {"abs", "min", "max", "len", "range", "bool", "compiled", "plus", "larger", "smaller"}
 RESERVED |= {"memory_float32", "memory_float64", "memory_int64", "memory_bool"}
 RESERVED |= {"unlocked", "dense_forward", "dense_backward", "dense_forward_work", "OPTIONS"}
-RESERVED |= {"dense_backward_work", *OPERATIONS}
+RESERVED |= {"dense_backward_work", "dense_backward_add", *OPERATIONS}
+RESERVED |= {"panel", "group", "groups", "job", "number", "numbers", "scratch", "rows", "first"}
+RESERVED |= {"last", "count", "begin", "end", "i", "work_float32", "work_float64", "sums_float32"}
+RESERVED |= {"sums_float64", "add_up", "array", "get", "keep", "part", "room", "run", "task_of"}
+RESERVED |= {"words"}
 
 
 def constant_lines(constants: dict[str, np.ndarray[Any, Any]]) -> list[str]:
@@ -203,10 +223,9 @@ def constant_lines(constants: dict[str, np.ndarray[Any, Any]]) -> list[str]:
 
 
 def function_text(
-    outputs: Sequence[Node], inputs: Sequence[Node], plan: regions.Plan, name: str, one: bool
-) -> tuple[list[str], dict[str, Any]]:
-    """The lines of the function, and its constant arrays."""
-    writer = Writer(plan, outputs, schedule(plan))
+    writer: Writer, outputs: Sequence[Node], inputs: Sequence[Node], name: str, one: bool
+) -> list[str]:
+    """The lines of the function."""
     body = writer.write()
     names = {node: safe(name_of(node)) for node in inputs}
     results = []
@@ -221,7 +240,7 @@ def function_text(
     returned = results[0] if one else f"({', '.join(results)},)"
     arguments = ", ".join(names[x] for x in inputs)
     lines = [f"def {name}({arguments}):", *indented([*opening, *body, f"return {returned}"])]
-    return lines, writer.constants
+    return lines
 
 
 def check_lines(inputs: Sequence[Node], names: dict[Node, str]) -> list[str]:

@@ -56,10 +56,12 @@ def sweeps(order: Sequence[Node]) -> dict[Node, Sweep]:
         db = next((s for s in order if _is_db(s, dz) and s not in found), None)
         w = untransposed(dx.operands[1]) if dx is not None else None
         dy, saved, activation = _origin(dz, layers)
-        sweep = Sweep(dw, db, dx, x, w, dy, saved, activation)
-        # Nothing that the call reads may need what it writes.
-        if max(n.number for n in sweep.reads) < min(n.number for n in sweep.members):
-            found |= dict.fromkeys(sweep.members, sweep)
+        alone = Sweep(dw, None, None, x, None, dz, dz, "identity")
+        for sweep in (Sweep(dw, db, dx, x, w, dy, saved, activation), alone):
+            # Nothing that the call reads may need what it writes.
+            if max(n.number for n in sweep.reads) < min(n.number for n in sweep.members):
+                found |= dict.fromkeys(sweep.members, sweep)
+                break
     return found
 
 

@@ -1,7 +1,9 @@
 """What the compiler sees: dense layers found, operations without a loop of their own spelt out."""
 
+import operator
 from collections import Counter
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from ...kernels import codes
@@ -11,6 +13,7 @@ from ..rewriting import rebuilt, simplify
 from ..walk import topological
 
 PLAIN = (("activation", "identity"),)
+NARROW = 4  # a product with fewer rows or columns than that is a loop: a tile would be mostly empty
 
 
 def lowered(outputs: Sequence[Node]) -> list[Node]:
@@ -82,6 +85,42 @@ def with_activations(outputs: Sequence[Node]) -> list[Node]:
 def stop_gradient(node: Node) -> Node:
     """x: nothing is differentiated any more."""
     return node.operands[0]
+
+
+def narrowed(node: Node) -> Node:
+    """A narrow product, x @ w or x.T @ dz with up to NARROW rows or columns, as sums of products.
+
+    A loop can do it where it computes what the product needs, or what is computed from it.
+    """
+    if node.op == "dense":
+        x, w, *b = node.operands
+        product = narrowed(build("matmul", (x, w)))
+        if product.op == "matmul":
+            return node
+        z = product + b[0] if b else product
+        activation = dict(node.parameters)["activation"]
+        return z if activation == "identity" else build(activation, (z,))
+    if node.op != "matmul" or node.ndim != 2:
+        return node
+    a, b = node.operands
+    (n, k), m = a.shape, b.shape[1]
+    if k is None and n is not None and m is not None:  # x.T @ dz, a sum over rows
+        x, dz = a.operands[0] if a.op == "transpose" else f.swap(a), b
+        if m <= NARROW:
+            sums = [f.reshape(f.sum(x * dz[:, j : j + 1], 0), (n, 1)) for j in range(m)]
+            return joined(sums, 1)
+        sums = [f.sum(x[:, j : j + 1] * dz, 0, True) for j in range(n)] if n <= NARROW else []
+        return joined(sums, 0) if sums else node
+    if k is not None and 0 < k <= NARROW:
+        return reduce(operator.add, (a[:, j : j + 1] * b[j : j + 1] for j in range(k)))
+    if m is not None and 0 < m <= NARROW:
+        return joined([f.sum(a * f.swap(b[:, j : j + 1]), 1, True) for j in range(m)], 1)
+    return node
+
+
+def joined(parts: Sequence[Node], axis: int) -> Node:
+    """Parts side by side; one alone as it is."""
+    return parts[0] if len(parts) == 1 else f.concatenate(parts, axis)
 
 
 LOWER: dict[str, Any] = {

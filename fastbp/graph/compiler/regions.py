@@ -6,7 +6,7 @@ the choice of `memory`, and the report says what each choice costs.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..node import Node
 from ..shapes import elements
@@ -46,6 +46,37 @@ class Shared(NamedTuple):
     stored: bool
 
 
+class Job(Protocol):
+    """What computes several nodes at once: a call of the backward kernel, or panels of rows."""
+
+    @property
+    def members(self) -> list[Node]:
+        """The nodes that it computes."""
+
+    @property
+    def reads(self) -> list[Node]:
+        """The nodes that must be complete before."""
+
+
+Jobs = dict[Node, Any]  # the Job of each node that one computes
+
+
+class Given(NamedTuple):
+    """A node that is there already: the Job of what a panel is given."""
+
+    node: Node
+
+    @property
+    def members(self) -> list[Node]:
+        """The node."""
+        return [self.node]
+
+    @property
+    def reads(self) -> list[Node]:
+        """Nothing."""
+        return []
+
+
 def size_of(shape: Shape, n: int) -> int:
     """Elements of a shape at batch size n."""
     count, power = elements(shape)
@@ -57,10 +88,10 @@ def is_barrier(node: Node) -> bool:
     return node.op not in LEAVES and not is_inline(node)
 
 
-def needs_arrays(node: Node, sweeps: dict[Node, Sweep]) -> Sequence[Node]:
+def needs_arrays(node: Node, jobs: Jobs) -> Sequence[Node]:
     """What must be an array for a node: what kernels read, and what is read at unknown places."""
-    if node in sweeps:
-        return sweeps[node].reads
+    if node in jobs:
+        return list(jobs[node].reads)
     if node.op == "pick":
         return node.operands[:1]
     if node.op == "matmul":  # whose call copies transposes itself
@@ -69,21 +100,25 @@ def needs_arrays(node: Node, sweeps: dict[Node, Sweep]) -> Sequence[Node]:
 
 
 class Plan(NamedTuple):
-    """All nodes in order, those that become arrays, the kernels' calls, and what was shared."""
+    """All nodes in order, those that become arrays, what computes several, and what was shared."""
 
     order: list[Node]
     arrays: set[Node]
-    sweeps: dict[Node, Sweep]
+    jobs: Jobs
     forwards: dict[Node, Node]
     shared: list[Shared]
 
 
-def plan(outputs: Sequence[Node], memory: str | int, n: int) -> Plan:
-    """Choose the arrays of a lowered graph; bytes and operations are counted for n rows."""
-    order = topological(outputs)
-    found = sweeps(order)
+def plan(outputs: Sequence[Node], memory: str | int, n: int, jobs: Sequence[Job] = ()) -> Plan:
+    """Choose the arrays of a lowered graph; bytes and operations are counted for n rows.
+
+    The members of `jobs` are computed by those.
+    """
+    found: Jobs = {member: job for job in jobs for member in job.members}
+    first = list(found)
+    found |= sweeps([node for node in reached(outputs, found) if node not in found])
     order = reached(outputs, found)
-    arrays = set(outputs) | {node for node in order if is_barrier(node)}
+    arrays = set(outputs) | set(first) | {node for node in order if is_barrier(node)}
     arrays |= {operand for node in order for operand in needs_arrays(node, found)}
     arrays = {node for node in arrays if node.op not in LEAVES}
     if memory == "recompute":
@@ -93,19 +128,28 @@ def plan(outputs: Sequence[Node], memory: str | int, n: int) -> Plan:
         limit = sum(one.bytes for one in everything) if memory == "store" else int(memory)
         chosen = _affordable(everything, limit)
     arrays, shared = _visit(order, arrays, found, chosen, n)
-    return Plan(order, arrays, found, forwards(order), shared)
+    layers = forwards([node for node in order if node not in first])
+    return Plan(order, arrays, found, layers, shared)
 
 
-def reached(outputs: Sequence[Node], sweeps: dict[Node, Sweep]) -> list[Node]:
-    """The nodes that are computed: what lies between a kernel and what it reads is not."""
+def reached(outputs: Sequence[Node], jobs: Jobs) -> list[Node]:
+    """The nodes that are computed, in order: what lies between a job and what it reads is not."""
     stack, seen = list(outputs), set()
     while stack:
         node = stack.pop()
         if node not in seen:
             seen.add(node)
-            sweep = sweeps.get(node)
-            stack += node.operands if sweep is None else [*sweep.reads, *sweep.members]
-    return sorted(seen, key=lambda node: node.number)
+            job = jobs.get(node)
+            stack += node.operands if job is None else [*job.reads, *job.members]
+    panels = [job for job in jobs.values() if not isinstance(job, Sweep)]
+    before = set(topological(read for job in panels for read in job.reads))
+    return sorted(seen, key=lambda node: (_rank(node, jobs, before), node.number))
+
+
+def _rank(node: Node, jobs: Jobs, before: set[Node]) -> int:
+    """0 for what panels wait for, 1 for what they compute, 2 for all else."""
+    panels = node in jobs and not isinstance(jobs[node], Sweep)
+    return 1 if panels else 0 if node in before else 2
 
 
 def _affordable(shared: Sequence[Shared], limit: int) -> set[Node]:
@@ -121,15 +165,15 @@ def _affordable(shared: Sequence[Shared], limit: int) -> set[Node]:
 def _visit(
     order: Sequence[Node],
     arrays: set[Node],
-    sweeps: dict[Node, Sweep],
+    jobs: Jobs,
     chosen: set[Node] | None,
     n: int,
 ) -> tuple[set[Node], list[Shared]]:
     """From the outputs down, each node after all that use it; None chooses every shared one."""
     depth: dict[Node, int] = {}
     for node in order:
-        below = sweeps[node].reads if node in sweeps else node.operands
-        depth[node] = max((depth[o] + is_barrier(o) for o in below), default=0)
+        below = jobs[node].reads if node in jobs else node.operands
+        depth[node] = max((depth[o] + (o in jobs or is_barrier(o)) for o in below), default=0)
     sites: dict[Node, set[Site]] = {node: set() for node in order}
     arrays, found = set(arrays), []
     for node in reversed(order):
@@ -145,7 +189,7 @@ def _visit(
                 if stored:
                     arrays.add(node)
         here = sites[node]
-        if node in sweeps or (is_barrier(node) and node.op not in REDUCTIONS):
+        if node in jobs or (is_barrier(node) and node.op not in REDUCTIONS):
             here = set()  # a kernel
         elif node in arrays:
             whole = node.operands[0] if node.op in REDUCTIONS else node

@@ -12,6 +12,7 @@ from ..node import Node
 from ..table import Shape
 from . import calls, regions
 from .indexing import Index, loop_index
+from .layers import Sweep
 from .loops import Nest, reads_of, space_of
 from .regions import REDUCTIONS, is_barrier, needs_arrays
 
@@ -47,7 +48,7 @@ def schedule(plan: regions.Plan) -> list[Step]:
         root = writer.get(root, root)
         if root in level:
             continue
-        if root in plan.sweeps or (is_barrier(root) and root.op not in REDUCTIONS):
+        if root in plan.jobs or (is_barrier(root) and root.op not in REDUCTIONS):
             call = _call(root, plan)
             at = max((level[r] + 1 for r in call.reads if r in level), default=0)
             single.append((at, call))
@@ -55,7 +56,7 @@ def schedule(plan: regions.Plan) -> list[Step]:
             continue
         reads[root] = reads_of(root, plan.arrays)
         space = space_of(root)
-        at = max((level[r] + _waits(r, i, space) for r, i in reads[root]), default=0)
+        at = max((level[r] + _waits(r, i, space, plan) for r, i in reads[root]), default=0)
         level[root] = at
         nest = nests.setdefault((at, space), Nest(space, [], set()))
         nest.roots.append(root)
@@ -67,19 +68,21 @@ def schedule(plan: regions.Plan) -> list[Step]:
 
 
 def _call(root: Node, plan: regions.Plan) -> Call:
-    sweep = plan.sweeps.get(root)
-    if sweep is not None:
-        return Call(sweep.members, set(sweep.reads), lambda name: calls.backward(name, sweep))
-    reads = set(needs_arrays(root, plan.sweeps))
+    job = plan.jobs.get(root)
+    if job is not None:
+        lines = calls.backward if isinstance(job, Sweep) else calls.panels
+        return Call(job.members, set(job.reads), lambda name: lines(name, job))
+    reads = set(needs_arrays(root, plan.jobs))
     z = plan.forwards.get(root)
     if z is not None:
         return Call([root, z], reads, lambda name: calls.dense(name, root, z))
     return Call([root], reads, lambda name: calls.CALLS[root.op](name, root))
 
 
-def _waits(root: Node, at: Index, space: Shape) -> int:
+def _waits(root: Node, at: Index, space: Shape, plan: regions.Plan) -> int:
     """0 for an array that the same nest may compute: element by element, at the same index."""
-    return int(is_barrier(root) or root.shape != space or at != loop_index(space))
+    elsewhere = root in plan.jobs or is_barrier(root)
+    return int(elsewhere or root.shape != space or at != loop_index(space))
 
 
 def _rows(steps: Iterable[Any]) -> list[Step]:
