@@ -1,8 +1,8 @@
-"""Write the tables of speed into README.md, from what `fastbp bench` wrote to bench/results.
+"""Write the tables of speed into README.md and docs/cpu.md, from what is in bench/results.
 
-usage: python bench/table.py [FOLDER [README]]
+usage: python bench/table.py [FOLDER [DOCUMENT...]]
 
-Each pair of markers in README.md holds the table of one benchmark; a table whose results are not
+Each pair of markers in a document holds the table of one benchmark; a table whose results are not
 there stays as it is.
 """
 
@@ -12,7 +12,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from fastbp.benchmarks.dense import is_whole
+from fastbp.benchmarks.dense import SELECTIONS, is_whole
 from fastbp.benchmarks.report import (
     contenders_of,
     describe,
@@ -25,21 +25,25 @@ from fastbp.benchmarks.report import (
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-README = ROOT / "README.md"
+DOCUMENTS = ROOT / "README.md", ROOT / "docs" / "cpu.md"
 
 
-def main(folder=RESULTS, readme=README):
-    """Replace what stands between the markers for which there are results."""
-    folder, readme = Path(folder), Path(readme)
-    text = readme.read_text(encoding="utf-8")
-    for name, lines in TABLES.items():
-        path = folder / f"{name}.json"
-        if path.exists():
-            text = between(text, name, "\n".join(lines(load(path), folder)))
-            print(f"{readme.name}: the table of {name} holds the figures of {path.name}")
-        else:
-            print(f"{readme.name}: no {path.name}, the table of {name} stays as it is")
-    readme.write_text(text, encoding="utf-8")
+def main(folder=RESULTS, *documents):
+    """Replace what stands between markers for which there are results."""
+    for document in map(Path, documents or DOCUMENTS):
+        text = document.read_text(encoding="utf-8")
+        found = [table for table in TABLES if f"<!-- bench {table}:" in text]
+        if not found:
+            raise SystemExit(f"{document.name}: expected one of {', '.join(TABLES)} in markers")
+        for table in found:
+            name, lines = TABLES[table]
+            path = Path(folder) / f"{name}.json"
+            if path.exists():
+                text = between(text, table, "\n".join(lines(load(path), Path(folder))))
+                print(f"{document.name}: the table {table} holds the figures of {path.name}")
+            else:
+                print(f"{document.name}: no {path.name}, the table {table} stays as it is")
+        document.write_text(text, encoding="utf-8")
 
 
 def load(path):
@@ -50,7 +54,7 @@ def between(text, name, content):
     """The text with new content between the two markers of a name."""
     begin, end = f"<!-- bench {name}:begin -->", f"<!-- bench {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise SystemExit(f"README.md: expected one {begin} and one {end}")
+        raise SystemExit(f"expected one {begin} and one {end}")
     before, _, rest = text.partition(begin)
     _, _, after = rest.partition(end)
     return f"{before}{begin}\n{content}\n{end}{after}"
@@ -164,7 +168,64 @@ def origin(results, command):
     return " ".join(filter(None, parts))
 
 
-TABLES = {"dense-float32": table_of_layers, "step": table_of_steps}
+def table_of_runs(results, folder):
+    """A row per class of shapes and run of `fastbp bench dense`: from the least to the largest."""
+    names = ("512 and more", "128 to 512", "below 128", "1 to 8 rows", "odd and round sizes")
+    selections = ("large", "medium", "small", "few", "odd")
+    lines = [
+        "| shapes | layer | forward, % of peak | backward | both | faster | lost |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    runs = [load(path) for path in sorted(folder.glob("dense-*.json"))]
+    for label, selection in zip(names, selections, strict=True):
+        wanted = {shape for shape in SELECTIONS[selection]}
+        for run in runs:
+            if (run["selection"] == "odd") != (selection == "odd"):
+                continue
+            rows = [
+                row
+                for row in run["rows"]
+                if row["group"] == "table" and tuple(row["shape"]) in wanted
+            ]
+            if rows:
+                shares = (
+                    spread([r["figures"]["of_peak"] for r in rows if r["pass"] == name], percent)
+                    for name in ("forward", "backward", "both")
+                )
+                ratios = [row["figures"]["ratio"] for row in rows]
+                faster, losses = spread(ratios, "{:.2f}".format), sum(r < 1 for r in ratios)
+                cells = [label, f"{run['activation']}, {run['dtype']}", *shares, faster]
+                lines.append(f"| {' | '.join(cells)} | {losses} of {len(rows)} |")
+    return [*lines, *footnote(origin(results, "fastbp bench dense").split(";")[0] + ".")]
+
+
+def spread(values, text):
+    """The least and the largest value."""
+    return f"{text(min(values))} to {text(max(values))}"
+
+
+def table_of_ceilings(results, folder):
+    """A row per net: how much faster a step is, and would be at the peak."""
+    lines = [
+        "| net | batch | faster | % of peak | faster at the peak | in `fit`: faster | % of peak |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in results["rows"]:
+        figures = row["figures"]
+        ratio, share = shares(figures)
+        at_peak = f"{figures['ratio'] / figures['of_peak']:.1f}"
+        cells = [ratio, share, at_peak, *shares(figures.get("fit", {}))]
+        lines.append(f"| {row['net']} | {row['batch']} | {' | '.join(cells)} |")
+    return [*lines, *footnote(origin(results, "fastbp bench step").split(";")[0] + ".")]
+
+
+# Which results a table holds, and how it is made.
+TABLES = {
+    "dense-float32": ("dense-float32", table_of_layers),
+    "step": ("step", table_of_steps),
+    "layers": ("dense-float32", table_of_runs),
+    "ceilings": ("step", table_of_ceilings),
+}
 
 
 if __name__ == "__main__":

@@ -355,12 +355,30 @@ def test_readme_without_markers_stays(table, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("no table\n")
     report.write_json(results("step", STEP), tmp_path / "step.json")
-    with pytest.raises(SystemExit, match="expected one <!-- bench step:begin -->"):
+    with pytest.raises(SystemExit, match="expected one of dense-float32, step"):
         table.main(tmp_path, readme)
     assert readme.read_text() == "no table\n"
 
 
-def test_our_readme_has_the_markers(table):
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_our_documents_have_the_markers(table):
+    text = "".join(document.read_text(encoding="utf-8") for document in table.DOCUMENTS)
     for name in table.TABLES:
         assert table.between(text, name, "").count(f"<!-- bench {name}:") == 2
+
+
+def test_tables_of_the_notes(table, tmp_path):
+    notes = tmp_path / "cpu.md"
+    notes.write_text(
+        "<!-- bench layers:begin -->\n<!-- bench layers:end -->\n"
+        "<!-- bench ceilings:begin -->\n<!-- bench ceilings:end -->\n"
+    )
+    tanh = layers() | {"activation": "tanh", "selection": "main"}
+    for row in tanh["rows"]:
+        row["shape"] = [64, 64, 64]
+    report.write_json(tanh, tmp_path / "dense-float32.json")
+    report.write_json(results("step", STEP), tmp_path / "step.json")
+    table.main(tmp_path, notes)
+    text = notes.read_text()
+    cells = "50 to 50 | 50 to 50 | 50 to 50 | 2.50 to 2.50 | 0 of 6 |"
+    assert f"| below 128 | tanh, float32 | {cells}" in text
+    assert "| 3-4-2 | 2 | 0.75 | 25 | 3.0 |  |  |" in text

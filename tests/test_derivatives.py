@@ -33,6 +33,11 @@ def network(sizes, activation="tanh", dtype="float64", device="reference"):
     return fastbp.Sequential(*layers[:1], fastbp.Dropout(0.5, rng=0), *layers[1:], device=device)
 
 
+def expression(z):
+    """An activation of the user's own."""
+    return z * graph.sigmoid(1.702 * z)
+
+
 def axes_of(x, step):
     return [step * unit for unit in np.eye(x.shape[1], dtype=x.dtype)]
 
@@ -43,7 +48,7 @@ def differences(f, x, step):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("activation", codes.ACTIVATIONS)
+@pytest.mark.parametrize("activation", [*codes.ACTIVATIONS, expression])
 def test_every_activation(activation, dtype):
     net, double = network((3, 6, 5, 2), activation, dtype), network((3, 6, 5, 2), activation)
     double.parameters[:] = net.parameters  # the same network: differences are taken in float64

@@ -5,6 +5,7 @@ from typing import Any
 
 from . import functions as f
 from .node import Node, variable
+from .rewriting import rebuilt
 
 
 def network(net: Any, x: Any, name: str = "net") -> Node:
@@ -37,7 +38,11 @@ def network(net: Any, x: Any, name: str = "net") -> Node:
     """
     y = x
     for layer, parameters in _layers(net, name):
-        y = f.dense(y, *parameters, activation=layer.activation)
+        if isinstance(layer.activation, str):
+            y = f.dense(y, *parameters, activation=layer.activation)
+        else:  # an expression
+            z = f.dense(y, *parameters)
+            (y,) = rebuilt([layer.activation.value], {layer.activation.z: z}, lambda node: node)
     return y
 
 
