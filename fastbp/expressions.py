@@ -6,7 +6,6 @@ code, the address of the compiled function. Equal expressions are one node, and 
 which lives as long as the process.
 """
 
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ import numpy as np
 from . import graph
 from .checks import Array, check_choice
 from .graph.compiler import expressions as compiler
-from .graph.compiler.indexing import WHOLE
 from .graph.data import from_data, to_data
 from .graph.evaluation import compute, name_of
-from .graph.node import Node, intern
-from .graph.rewriting import like, number_of, rebuilt
+from .graph.node import Node
+from .graph.restating import afresh, within_row
+from .graph.rewriting import number_of, rebuilt
 from .graph.table import OPERATIONS
 from .graph.walk import topological
 from .kernels import codes
@@ -135,7 +134,6 @@ def _variable(name: str, m: int | None, dtype: np.dtype[Any]) -> Node:
     return graph.variable(name, (None, m), dtype)
 
 
-_numbers = itertools.count()
 _codes: dict[Node, int] = {}
 _known: dict[Node, Any] = {}  # by what a function returned
 
@@ -175,7 +173,7 @@ def _activation(z: Node, value: Node) -> str | Activation:
         _check_variables("activation", value, [z])
         _check_type("activation", value, z.dtype)
         _check_elementwise(value)
-        z, own = _afresh(value, z)
+        z, own = afresh(value, z)
         (simple,) = graph.simplify([own])
         name = _built_in(z, simple)
         _known[value] = name or Activation(
@@ -220,8 +218,8 @@ def _loss(y: Node, t: Node, value: Node) -> RowLoss:
         _check_variables("loss", value, [y, t])
         _check_rows(value)
         scale = graph.variable("scale", (None,), y.dtype)
-        y, t, scale, own = _afresh(value, y, t, scale)
-        (inside,) = rebuilt([own], {}, _within_row)
+        y, t, scale, own = afresh(value, y, t, scale)
+        (inside,) = rebuilt([own], {}, within_row)
         (row,) = graph.simplify([graph.sum(inside, axis=1) if inside.ndim == 2 else inside])
         gradient = _derivative("loss", lambda: graph.vjp(row, y, scale))
         _known[value] = RowLoss(y, t, scale, row, gradient)
@@ -261,47 +259,11 @@ def _called(what: str, function: Callable[..., Any], *variables: Node) -> Node:
     return value
 
 
-def _afresh(value: Node, *variables: Node) -> list[Node]:
-    """New variables of the same names, and the expression built of them, left to right.
-
-    The numbers of its nodes then follow from the expression alone, not from what the process has
-    built before, and with them the order of sums in its derivative and of lines in its code.
-    """
-    new = {x: _own(x) for x in variables}
-    stack = [value]
-    while stack:
-        node = stack[-1]
-        missing = [operand for operand in node.operands if operand not in new]
-        stack += reversed(missing)
-        if not missing:
-            stack.pop()
-            operands = tuple(new[operand] for operand in node.operands)
-            if node not in new:
-                new[node] = like(node, operands) if operands else node
-    return [*(new[x] for x in variables), new[value]]
-
-
-def _own(x: Node) -> Node:
-    """A variable that nobody else has, of the same name."""
-    key = "variable", name_of(x), next(_numbers)
-    return intern(key, "variable", (), x.parameters, x.shape, x.dtype)
-
-
 def _derivative(what: str, differentiate: Callable[[], Node]) -> Node:
     try:
         return differentiate()
     except ValueError as fault:
         raise ValueError(f"{what}: {str(fault).removesuffix(UNUSED)}") from fault
-
-
-def _within_row(node: Node) -> Node:
-    """An operation that has no loop within a row by others that have."""
-    if node.op == "matmul" and node.ndim == 2:
-        a, b = node.operands
-        return graph.sum(graph.reshape(a, (*a.shape, 1)) * b, axis=1)
-    if node.op == "index" and set(dict(node.parameters)["key"]) <= {None, WHOLE}:
-        return graph.reshape(node.operands[0], node.shape)  # new axes alone
-    return node
 
 
 def _check_type(what: str, value: Node, dtype: np.dtype[Any]) -> None:

@@ -49,7 +49,7 @@ def softmax_cross_entropy(y, t):
 
 
 LOSSES = {
-    "squared_error": lambda y, t: (y - t) ** 2,
+    "squared_error": lambda y, t: y.shape[1] * graph.mean((y - t) ** 2, axis=1),
     "half_squared_error": lambda y, t: 0.5 * graph.sum((y - t) * (y - t), axis=1),
     "huber": huber,
     "binary_cross_entropy": lambda y, t: graph.softplus(y) - y * t,
@@ -214,6 +214,7 @@ ROWS = {
     "with a matrix": lambda y, t: ((y - t) @ PULL) ** 2,
     "of a distance": lambda y, t: graph.sqrt(graph.sum((y - t) ** 2, axis=1)),
     "of pairs": lambda y, t: graph.sum((y[:, :, None] - t[:, None, :]) ** 2, axis=(1, 2)),
+    "of factors": lambda y, t: 3 * -(graph.sum(y * t, axis=1) / 2),
     "of some": lambda y, t: (y[:, 0] - t[:, 2]) ** 2 + y[:, 1],
     "a margin": lambda y, t: graph.relu(1 + graph.max(y * (1 - t), axis=1) - graph.sum(y * t, 1)),
 }
