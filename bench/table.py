@@ -178,7 +178,7 @@ def table_of_runs(results, folder):
     ]
     runs = [load(path) for path in sorted(folder.glob("dense-*.json"))]
     for label, selection in zip(names, selections, strict=True):
-        wanted = {shape for shape in SELECTIONS[selection]}
+        wanted = set(SELECTIONS[selection])
         for run in runs:
             if (run["selection"] == "odd") != (selection == "odd"):
                 continue

@@ -17,10 +17,10 @@ import numpy as np
 from . import graph
 from .checks import Array, check_choice
 from .graph.compiler import expressions as compiler
-from .graph.compiler.indexing import WHOLE
 from .graph.data import from_data, to_data
 from .graph.evaluation import compute, name_of
 from .graph.node import Node
+from .graph.restating import afresh, within_row
 from .graph.rewriting import number_of, rebuilt
 from .graph.table import OPERATIONS
 from .graph.walk import topological
@@ -57,6 +57,9 @@ class Activation:
 
     def __repr__(self) -> str:
         return text_of(self.value)
+
+    def __reduce__(self) -> Any:
+        return read_activation, (self.data(), self.z.dtype)
 
     @property
     def code(self) -> int:
@@ -96,6 +99,9 @@ class RowLoss:
 
     def __repr__(self) -> str:
         return text_of(self.value)
+
+    def __reduce__(self) -> Any:
+        return read_loss, (self.data(), self.m, self.y.dtype)
 
     @property
     def m(self) -> int:
@@ -167,7 +173,8 @@ def _activation(z: Node, value: Node) -> str | Activation:
         _check_variables("activation", value, [z])
         _check_type("activation", value, z.dtype)
         _check_elementwise(value)
-        (simple,) = graph.simplify([value])
+        z, own = afresh(value, z)
+        (simple,) = graph.simplify([own])
         name = _built_in(z, simple)
         _known[value] = name or Activation(
             z, simple, _derivative("activation", lambda: graph.gradient(graph.sum(simple), z))
@@ -210,9 +217,10 @@ def _loss(y: Node, t: Node, value: Node) -> RowLoss:
             )
         _check_variables("loss", value, [y, t])
         _check_rows(value)
-        (inside,) = rebuilt([value], {}, _within_row)
-        (row,) = graph.simplify([graph.sum(inside, axis=1) if inside.ndim == 2 else inside])
         scale = graph.variable("scale", (None,), y.dtype)
+        y, t, scale, own = afresh(value, y, t, scale)
+        (inside,) = rebuilt([own], {}, within_row)
+        (row,) = graph.simplify([graph.sum(inside, axis=1) if inside.ndim == 2 else inside])
         gradient = _derivative("loss", lambda: graph.vjp(row, y, scale))
         _known[value] = RowLoss(y, t, scale, row, gradient)
     found: RowLoss = _known[value]
@@ -256,16 +264,6 @@ def _derivative(what: str, differentiate: Callable[[], Node]) -> Node:
         return differentiate()
     except ValueError as fault:
         raise ValueError(f"{what}: {str(fault).removesuffix(UNUSED)}") from fault
-
-
-def _within_row(node: Node) -> Node:
-    """An operation that has no loop within a row by others that have."""
-    if node.op == "matmul" and node.ndim == 2:
-        a, b = node.operands
-        return graph.sum(graph.reshape(a, (*a.shape, 1)) * b, axis=1)
-    if node.op == "index" and set(dict(node.parameters)["key"]) <= {None, WHOLE}:
-        return graph.reshape(node.operands[0], node.shape)  # new axes alone
-    return node
 
 
 def _check_type(what: str, value: Node, dtype: np.dtype[Any]) -> None:

@@ -185,7 +185,7 @@ ERRORS = [
     (lambda n: n.input_gradient(np.ones((2, 2)), 3), ValueError, r"output: .* 0\.\.\.2, got 3"),
     (lambda n: poisson(n, np.ones((2, 2)))[0](np.ones((2, 2))), TypeError, "expected 2 arrays"),
     (
-        lambda n: n.to("cpu") and setattr(n, "device", "cuda") or n.jacobian(np.ones((2, 2))),
+        lambda n: (n.to("cpu") and setattr(n, "device", "cuda")) or n.jacobian(np.ones((2, 2))),
         ValueError,
         "device: derivatives by inputs run on 'cpu' or 'reference'",
     ),

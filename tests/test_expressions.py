@@ -49,7 +49,7 @@ def softmax_cross_entropy(y, t):
 
 
 LOSSES = {
-    "squared_error": lambda y, t: (y - t) ** 2,
+    "squared_error": lambda y, t: y.shape[1] * graph.mean((y - t) ** 2, axis=1),
     "half_squared_error": lambda y, t: 0.5 * graph.sum((y - t) * (y - t), axis=1),
     "huber": huber,
     "binary_cross_entropy": lambda y, t: graph.softplus(y) - y * t,
@@ -128,7 +128,11 @@ def test_losses_have_the_gradient_of_the_graph(name, twin, dtype):
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [*((name, "float32") for name in ACTIVATIONS), ("elu", "float64"), ("sin", "float64")],
+    [
+        *((name, "float32") for name in list(ACTIVATIONS)[2:]),
+        ("elu", "float64"),
+        ("sin", "float64"),
+    ],
 )
 def test_an_activation_is_the_built_in_one(name, dtype):
     x, w = values(dtype).reshape(-1, 1), np.ones((1, 1), dtype)
@@ -144,7 +148,7 @@ def test_an_activation_is_the_built_in_one(name, dtype):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("m", "dtype"), [(1, "float64"), (3, "float32"), (40, "float64")])
+@pytest.mark.parametrize(("m", "dtype"), [(1, "float64"), (40, "float32")])
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_the_built_in_one(name, m, weighted, dtype):
     y, t = batch(dtype, k=m, m=m)
@@ -210,6 +214,7 @@ ROWS = {
     "with a matrix": lambda y, t: ((y - t) @ PULL) ** 2,
     "of a distance": lambda y, t: graph.sqrt(graph.sum((y - t) ** 2, axis=1)),
     "of pairs": lambda y, t: graph.sum((y[:, :, None] - t[:, None, :]) ** 2, axis=(1, 2)),
+    "of factors": lambda y, t: 3 * -(graph.sum(y * t, axis=1) / 2),
     "of some": lambda y, t: (y[:, 0] - t[:, 2]) ** 2 + y[:, 1],
     "a margin": lambda y, t: graph.relu(1 + graph.max(y * (1 - t), axis=1) - graph.sum(y * t, 1)),
 }
@@ -258,6 +263,8 @@ def test_equal_expressions_share_one_function():
     layers = [fastbp.Dense(2, 2, activation=lambda z: z * graph.sigmoid(z)) for _ in range(2)]
     assert layers[0].code == layers[1].code
     assert layers[0].activation is layers[1].activation
+    same = fastbp.Dense(2, 2, activation=lambda z: 1 * z * graph.sigmoid(z))
+    assert same.code == layers[0].code
     two, three = (fastbp.Dense(2, 2, activation=lambda z, c=c: c * z) for c in (2.0, 3.0))
     assert two.code != three.code
 
@@ -273,24 +280,6 @@ def test_the_start_of_weights_is_that_of_no_rectifier():
         for activation in ("tanh", ACTIVATIONS["silu"])
     ]
     np.testing.assert_array_equal(*weights)
-
-
-def test_a_second_process_compiles_nothing():
-    code = """
-import fastbp
-from fastbp import graph
-from fastbp.graph.compiler import expressions
-found = []
-kept = expressions.load
-expressions.load = lambda text: found.append(kept(text)) or found[-1]
-fastbp.Dense(2, 2, activation=lambda z: z * graph.sigmoid(z), dtype="float64").code
-print(sum(found[0].compiled.stats.cache_misses.values()))
-"""
-    for _ in range(2):
-        ended = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
-        )
-    assert ended.stdout == "0\n", ended.stderr
 
 
 # In files, copies and compiled code
@@ -316,12 +305,14 @@ def test_a_copy_computes_the_same(copied, tmp_path):
     assert other.evaluate(x, t) == net.evaluate(x, t)
 
 
-def test_a_file_of_another_process():
+def test_another_process_computes_the_same_and_compiles_nothing():
     net, x, t = fitted()
     code = """
 import sys, pickle
 net, x, t = pickle.load(sys.stdin.buffer)
 print(net.evaluate(x, t))
+expressions = [module for name, module in sys.modules.items() if name.startswith("fastbp_graph_")]
+print(len(expressions), sum(len(one.compiled.stats.cache_misses) for one in expressions))
 """
     ended = subprocess.run(
         [sys.executable, "-c", code],
@@ -330,7 +321,7 @@ print(net.evaluate(x, t))
         timeout=300,
         check=False,
     )
-    assert ended.stdout.decode() == f"{net.evaluate(x, t)}\n", ended.stderr
+    assert ended.stdout.decode() == f"{net.evaluate(x, t)}\n2 0\n", ended.stderr
 
 
 def test_a_layer_alone_is_copied_by_its_expression():

@@ -1,10 +1,9 @@
 """How every CPU kernel is compiled and cached: the one place for Numba's options.
 
-`kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `sum_kernel` is
-the same for long sums. `inline` makes a small function that only kernels call; it is compiled into
-them and needs no cache of its own. `spliced` is `inline` for a function that holds tiles, which
-Numba would optimise once for each level of calls above it, or that hands on arrays: each of them is
-seven words of a call.
+`kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `inline` makes a
+small function that only kernels call; it is compiled into them and needs no cache of its own.
+`spliced` is `inline` for a function that holds tiles, which Numba would optimise once for each
+level of calls above it, or that hands on arrays: each of them is seven words of a call.
 """
 
 import hashlib
@@ -18,7 +17,7 @@ from numba.core import caching
 
 OPTIONS = {
     # No "nnan" and no "ninf": a NaN must stay visible. No "reassoc": log(s) - (z - peak) would
-    # become log(s) + peak - z, which is 0 for large z.
+    # become log(s) + peak - z, which is 0 for large z; long sums have it alone, by scalar.plus.
     "fastmath": {"nsz", "arcp", "contract", "afn"},
     "error_model": "numpy",  # a division by zero gives inf, and no branch in the loop
     "nogil": True,
@@ -80,16 +79,11 @@ def _warn_uncached():
     )
 
 
-def kernel(function, options=OPTIONS):
+def kernel(function):
     """A Numba dispatcher with the library's options and its disk cache."""
-    dispatcher = numba.njit(**options)(function)
+    dispatcher = numba.njit(**OPTIONS)(function)
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError:  # numba: "no locator available"
         _warn_uncached()
     return dispatcher
-
-
-def sum_kernel(function):
-    """A kernel whose long sums may be reordered, so that they use all lanes of a vector."""
-    return kernel(function, OPTIONS | {"fastmath": OPTIONS["fastmath"] | {"reassoc"}})

@@ -16,6 +16,7 @@ from .elementary import exp, log1p, softplus
 from .elementary import sigmoid as logistic
 from .jit import inline, kernel, spliced
 from .pointers import address, room
+from .scalar import larger, plus
 
 # What one loop of exponentials takes of a batch.
 ROWS = 32
@@ -45,7 +46,7 @@ def scaled_squares(y, t, factor, sample_weight, share, dy):
         row = y.dtype.type(0)
         for j in range(m):
             d = y[i, j] - t[i, j]
-            row += d * d
+            row = plus(row, d * d)
             dy[i, j] = (scale + scale) * d
         loss += scale * row
     return loss
@@ -74,7 +75,7 @@ def huber_losses(y, t, delta, sample_weight, share, dy):
         for j in range(m):
             d = y[i, j] - t[i, j]
             inside = min(max(d, -edge), edge)
-            row += inside * (d - half * inside)  # both branches: inside is d or +-delta
+            row = plus(row, inside * (d - half * inside))  # both branches: inside is d or +-delta
             dy[i, j] = scale * inside
         loss += scale * row
     return loss
@@ -120,7 +121,7 @@ def logistic_losses(z, t, sample_weight, share, dz):
         for i in range(begin, end):
             row = zero
             for j in range(m):
-                row += dz[i, j]
+                row = plus(row, dz[i, j])
             loss += z.dtype.type(row_scale(sample_weight, share, i)) * row
         for j in range(results.size):
             results[j] = logistic(logits[j]) - targets[j]
@@ -144,7 +145,7 @@ def exp_rows(z, begin, end, e, peaks, totals):
     for i in range(begin, end):
         peak = z[i, 0]
         for j in range(1, m):
-            peak = max(peak, z[i, j])
+            peak = larger(peak, z[i, j])
         for j in range(m):
             e[i, j] = z[i, j] - peak
         peaks[i - begin] = peak
@@ -154,7 +155,7 @@ def exp_rows(z, begin, end, e, peaks, totals):
     for i in range(begin, end):
         total = e.dtype.type(0)
         for j in range(m):
-            total += e[i, j]
+            total = plus(total, e[i, j])
         totals[i - begin] = total
 
 
@@ -173,8 +174,8 @@ def cross_entropies(z, t, sample_weight, share, dz):
             peak, total, log_total = peaks[i - begin], totals[i - begin], logs[i - begin]
             mass, row = zero, zero
             for j in range(m):
-                mass += t[i, j]
-                row += t[i, j] * (log_total - (z[i, j] - peak))
+                mass = plus(mass, t[i, j])
+                row = plus(row, t[i, j] * (log_total - (z[i, j] - peak)))
             factor = mass / total
             for j in range(m):
                 dz[i, j] = scale * (dz[i, j] * factor - t[i, j])

@@ -4,26 +4,27 @@ from math import sqrt
 
 import numpy as np
 
-from .jit import kernel, sum_kernel
+from .jit import kernel
+from .scalar import plus
 
 
-@sum_kernel
+@kernel
 def l2_penalty(w, reg, dw):
     """Returns reg * sum(w**2) and adds its gradient: dw += 2 * reg * w. w, dw: (size,)."""
     slope, total = w.dtype.type(2 * reg), 0.0
     for i in range(w.size):
-        total += np.float64(w[i]) * w[i]
+        total = plus(total, np.float64(w[i]) * w[i])
         dw[i] += slope * w[i]
     return reg * total
 
 
-@sum_kernel
+@kernel
 def clip_by_global_norm(max_norm, gradients):
     """Returns the norm; scales gradients (size,) in place by max_norm / norm if it is larger."""
     total = 0.0
     for i in range(gradients.size):
         g = np.float64(gradients[i])
-        total += g * g
+        total = plus(total, g * g)
     norm = sqrt(total)
     if norm > max_norm:
         scale = gradients.dtype.type(max_norm / norm)

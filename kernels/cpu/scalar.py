@@ -1,5 +1,6 @@
-"""Scalars of the type at hand, so that one formula serves float32 and float64."""
+"""Scalars of the type at hand, so that one formula serves float32 and float64, and their sums."""
 
+from llvmlite import ir
 from numba.extending import intrinsic
 
 
@@ -11,3 +12,37 @@ def like(typingctx, x, value):
         return context.cast(builder, args[1], signature.args[1], signature.return_type)
 
     return x(x, value), codegen
+
+
+@intrinsic
+def plus(typingctx, a, b):
+    """a + b for a running sum, whose terms may be added in any order: only so a loop uses vectors.
+
+    The flag is on this one addition: on all, log(s) - (z - peak) would become log(s) + peak - z.
+    """
+
+    def codegen(context, builder, signature, args):
+        return builder.fadd(*args, flags=("reassoc",))
+
+    return a(a, a), codegen
+
+
+@intrinsic
+def larger(typingctx, a, b):
+    """max(a, b), and NaN where one is NaN."""
+    return a(a, a), _call("llvm.maximum")
+
+
+@intrinsic
+def smaller(typingctx, a, b):
+    """min(a, b), and NaN where one is NaN."""
+    return a(a, a), _call("llvm.minimum")
+
+
+def _call(name):
+    def codegen(context, builder, signature, args):
+        kind = args[0].type
+        function = ir.FunctionType(kind, (kind, kind))
+        return builder.call(builder.module.declare_intrinsic(name, (kind,), function), args)
+
+    return codegen

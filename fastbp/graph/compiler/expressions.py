@@ -13,6 +13,7 @@ from numba import types
 from numba.np import numpy_support
 
 from ..node import Node
+from ..restating import summed
 from ..table import OPERATIONS
 from ..walk import topological
 from . import regions
@@ -87,9 +88,10 @@ def loss(y: Node, t: Node, scale: Node, row: Node, gradient: Node) -> int:
     ValueError
         For an operation that has no loop within a row.
     """
-    simple = lowered([row, gradient])
-    names = {y: "y", t: "t", scale: "scale"}
-    body, constants = elements(names, *simple) if is_flat(y, t, *simple) else rows(names, *simple)
+    row, gradient = lowered([row, gradient])
+    total, names = summed(row), {y: "y", t: "t", scale: "scale"}
+    flat = is_flat(y, t, total, gradient)
+    body, constants = elements(names, total, gradient) if flat else rows(names, row, gradient)
     pointer = types.CPointer(numpy_support.from_dtype(y.dtype))
     signature = types.intp, types.intp, pointer, pointer, pointer, types.float64, pointer
     body = ["s = carray(at_s, n if number_of(at_s) != 0 else 0)", "loss = 0.0", *body]
