@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import compiled, losses, memory, regularization, storage, training
-from .backends import kernels_for
-from .checks import Array, as_input, check_number
+from .backends import BACKENDS, check_precision, kernels_for
+from .checks import Array, as_input, check_choice, check_number
 from .functional import absent
 from .kernels.cpu import space
 from .layers import Dense, Dropout, Layer
@@ -35,6 +35,10 @@ class Sequential:
         All of one dtype, each as wide as the one before.
     device : {"cpu", "reference", "cuda"}
         Where the kernels run; "reference" is the plain NumPy twin.
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the products of wide layers in float32, with device="cuda": exact, or on tensor cores,
+        which round the factors to 10 or 7 bits and sum in float32. Parameters, gradients and state
+        stay in float32. Default: exact.
 
     Attributes
     ----------
@@ -70,15 +74,13 @@ class Sequential:
     array([False,  True,  True, False])
     """
 
-    def __init__(self, *layers: Layer, device: str = "cpu") -> None:
-        self.device = device
-        self._kernels = kernels_for(device)
+    def __init__(self, *layers: Layer, device: str = "cpu", precision: str | None = None) -> None:
         self.dtype, self.in_features, self.out_features = _check_chain(layers)
+        self.to(device, precision)
         self.layers = layers
         self.loss: Loss | None = None
         self.history: training.History | None = None
         self.plan = self.new_plan()
-        self._last_work = -1, 0  # rows of the last call, and the scratch that they take
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         size = sum(layer.w.size + layer.b.size for layer in dense)
@@ -102,8 +104,18 @@ class Sequential:
         lines = "".join(f"  {layer!r}\n" for layer in self.layers)
         return f"Sequential(\n{lines}) {self.parameters.size} parameters on {self.device}"
 
-    def to(self, device: str) -> "Sequential":
-        """Compute on another device from now on; returns the network.
+    def to(self, device: str, precision: str | None = None) -> "Sequential":
+        """Compute on another device or in another precision from now on; returns the network.
+
+        Parameters
+        ----------
+        device, precision
+            As in `Sequential`.
+
+        Raises
+        ------
+        ValueError
+            If the device or the precision is unknown, or cannot be used here.
 
         Examples
         --------
@@ -112,8 +124,11 @@ class Sequential:
         >>> net.device
         'reference'
         """
-        self._kernels, self.device = kernels_for(device), device
-        self._last_work = -1, 0  # devices differ in it
+        check_choice("device", device, BACKENDS)
+        precision = check_precision(precision, device, self.dtype)
+        self._kernels = kernels_for(device, precision)
+        self.device, self.precision = device, precision
+        self._last_work = -1, 0  # devices differ in the scratch that so many rows take
         return self
 
     # Training

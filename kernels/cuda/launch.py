@@ -221,7 +221,7 @@ def read(array, begin, end):
 
 def free_bytes():
     """Bytes that the GPU in use has left."""
-    return 0 if SIMULATED else host.current_context().get_memory_info().free
+    return 2**40 if SIMULATED else host.current_context().get_memory_info().free
 
 
 class Plain:

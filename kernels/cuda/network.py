@@ -275,13 +275,15 @@ def network_epoch(
     what = fixed, ahead, numbers, work, gradients, parameters, first, second
     key = tuple(map(_identity, (*data, order, *rooms, *what))), launch.precision()
     open_gate(1, step, begin, scratch())
-    for start in range(begin, end, batch):
-        count = min(batch, rows - start)
-        step_of = partial(_batch_step, count, data, order, rooms, what)
-        launch.recorder().run((count, key), step_of)
-    loss, losses, weights, after, row = results()
-    recipe[codes.STEP] = after
-    _next_masks(table, after - step)
+    try:
+        for start in range(begin, end, batch):
+            count = min(batch, rows - start)
+            step_of = partial(_batch_step, count, data, order, rooms, what)
+            launch.recorder().run((count, key), step_of)
+    finally:  # also when Ctrl-C was pressed in the meantime
+        loss, losses, weights, after, row = results()
+        recipe[codes.STEP] = after
+        _next_masks(table, after - step)
     sums += losses, weights, 0
     if after > step or row < end:
         sums[2] = loss
