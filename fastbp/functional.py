@@ -2,6 +2,9 @@
 
 Arrays are C-contiguous, all of one dtype, float32 or float64; inputs may be read-only. Errors:
 TypeError for what is no array or of another dtype, ValueError for shapes, memory layout and names.
+
+Arrays on a GPU (Numba's, CuPy's, PyTorch's, JAX's: all of a call, or none) are computed there, on
+the stream of `fastbp.gpu.using`, and so lie the results: docs/cuda.md.
 """
 
 from typing import Any
@@ -9,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from . import losses
-from .checks import Array, as_input, as_output, check_choice
+from .backends import check_precision
+from .checks import Array, as_input, as_output, check_choice, on_gpu
 from .kernels import codes, cpu
 from .parallel import start_threads
 from .scratch import scratch
@@ -54,7 +58,13 @@ def _output(
 
 
 def dense_forward(
-    x: Array, w: Array, b: Array | None = None, activation: str = "identity", out: Out = None
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    activation: str = "identity",
+    out: Out = None,
+    *,
+    precision: str | None = None,
 ) -> tuple[Array, Array]:
     """A dense layer: y = f(x @ w + b).
 
@@ -71,6 +81,8 @@ def dense_forward(
     out : array or (y, saved), optional
         Arrays to write to, each (n, m); None entries are allocated. `saved` is used only by
         activations that keep z (silu, gelu, gelu_tanh, sin).
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the product, for arrays in float32 on a GPU; default: exact.
 
     Returns
     -------
@@ -87,7 +99,14 @@ def dense_forward(
     array([[1., 1.]])
     """
     code = activation_code(activation)
+    if type(x) is not np.ndarray and on_gpu(x):
+        from . import gpu_functional
+
+        given = _outputs(out, ("y", "saved"))
+        return gpu_functional.dense_forward(x, w, b, code, given, precision)
     w = as_input("w", w, ("k", "m"))
+    if precision is not None:
+        check_precision(precision, "cpu", w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     b = absent(1, w.dtype) if b is None else as_input("b", b, (m,), w.dtype)
@@ -115,6 +134,7 @@ def dense_backward(
     bias: bool = True,
     need_dx: bool = True,
     out: Out = None,
+    precision: str | None = None,
 ) -> tuple[Array | None, Array, Array | None]:
     """Gradients of a dense layer, from dy = d(loss)/d(y).
 
@@ -135,6 +155,8 @@ def dense_backward(
         False leaves dx out, which a first layer does not need.
     out : (dx, dw, db), optional
         Arrays to write to; None entries are allocated.
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the products, for arrays in float32 on a GPU; default: exact.
 
     Returns
     -------
@@ -153,7 +175,14 @@ def dense_backward(
            [2., 2.]])
     """
     code = activation_code(activation)
+    if type(dy) is not np.ndarray and on_gpu(dy):
+        from . import gpu_functional
+
+        given, wanted = _outputs(out, ("dx", "dw", "db")), (bias, need_dx)
+        return gpu_functional.dense_backward(dy, x, w, saved, code, wanted, given, precision)
     w = as_input("w", w, ("k", "m"))
+    if precision is not None:
+        check_precision(precision, "cpu", w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     n = len(x)
@@ -186,6 +215,10 @@ def dense_backward(
 def _loss(
     loss: losses.Loss, y: Array, t: Array, sample_weight: Array | None, out: Array | None, name: str
 ) -> tuple[float, Array]:
+    if type(y) is not np.ndarray and on_gpu(y):
+        from . import gpu_functional
+
+        return gpu_functional.loss_and_gradient(loss, y, t, sample_weight, out, name)
     y = as_input(name, y, ("n", "m"))
     kernel, t, sample_weight = loss.check(y.shape, y.dtype, t, sample_weight)
     dy = _output("out", out, y.shape, y.dtype, [y, t, sample_weight])

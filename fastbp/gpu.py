@@ -104,8 +104,13 @@ def network_work(n: int, table: Array) -> int:
 
 
 def _work(n: int, table: Array, dtype: np.dtype[Any]) -> Any:
-    """Scratch on the GPU, which later calls take again."""
-    size, key = max(cuda.network_work(n, table), 1), (launch.current_device(), dtype.char)
+    """Scratch on the GPU for a step of n rows."""
+    return room(cuda.network_work(n, table), dtype)
+
+
+def room(size: int, dtype: np.dtype[Any]) -> Any:
+    """At least so many elements of scratch on the GPU, which later calls take again."""
+    size, key = max(size, 1), (launch.current_device(), dtype.char)
     if key not in _rooms or _rooms[key].size < size:
         _rooms.pop(key, None)  # its memory first
         _rooms[key] = allocate(size, dtype)
@@ -117,8 +122,8 @@ def network_forward(
 ) -> None:
     """y = the output of the last layer, as kernels.network_forward computes it."""
     out = upload(y)
-    room = _work(x.shape[0], table, x.dtype)
-    cuda.network_forward(upload(x), table, numbers, training, upload(parameters), room, out)
+    work = _work(x.shape[0], table, x.dtype)
+    cuda.network_forward(upload(x), table, numbers, training, upload(parameters), work, out)
     _hand_back(out, y)
 
 
@@ -137,9 +142,9 @@ def network_loss_gradients(
     """The loss and its gradients, as kernels.network_loss_gradients computes them."""
     data = upload(x), upload(t), upload(sample_weight)
     out = upload(gradients), upload(dx)
-    room = _work(x.shape[0], table, x.dtype)
+    work = _work(x.shape[0], table, x.dtype)
     loss: float = cuda.network_loss_gradients(
-        *data, table, recipe, numbers, upload(parameters), room, *out
+        *data, table, recipe, numbers, upload(parameters), work, *out
     )
     _hand_back(out[0], gradients)
     _hand_back(out[1], dx)
@@ -162,8 +167,8 @@ def network_step(
     """
     data = upload(x), upload(t), upload(sample_weight)
     copies = [upload(array) for array in changed]
-    room = _work(x.shape[0], table, x.dtype)
-    loss: float = cuda.network_step(*data, table, recipe, numbers, room, *copies)
+    work = _work(x.shape[0], table, x.dtype)
+    loss: float = cuda.network_step(*data, table, recipe, numbers, work, *copies)
     for copy, array in zip(copies, changed, strict=True):
         _hand_back(copy, array)
     return loss

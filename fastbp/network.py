@@ -6,6 +6,7 @@ is one pass over memory and the L2 penalty one pass over its first part.
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 
 from . import compiled, losses, memory, regularization, storage, training
 from .backends import BACKENDS, check_precision, kernels_for
-from .checks import Array, as_input, check_choice, check_number
-from .functional import absent
+from .checks import Array, as_input, check_choice, check_number, on_gpu
+from .interop import empty, home
 from .kernels.cpu import space
 from .layers import Dense, Dropout, Layer
 from .losses import Loss
@@ -243,7 +244,7 @@ class Sequential:
         self, x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
     ) -> tuple[Loss, str, Array, Array, Array]:
         """(loss, its kernel, x, t, sample_weight), checked and as the kernels take them."""
-        x = as_input("x", x, ("n", self.in_features), self.dtype)
+        batch = self._input(x)
         loss = losses.resolve(loss)
         check_number("l2", l2, 0)
         if loss.link and (last := self._last_dense()).activation != "identity":
@@ -251,8 +252,21 @@ class Sequential:
                 f"loss: {loss.name} takes logits, so the last layer needs activation='identity', "
                 f"got {last.activation!r}; predict_proba applies the {loss.link}"
             )
-        kernel, t, weights = loss.check((len(x), self.out_features), self.dtype, t, sample_weight)
-        return loss, kernel, x, t, weights
+        check = loss.check
+        if on_gpu(batch):
+            from . import gpu_losses
+
+            check = partial(gpu_losses.check, loss)
+        shape = len(batch), self.out_features
+        kernel, t, weights = check(shape, self.dtype, t, sample_weight)
+        return loss, kernel, batch, t, weights
+
+    def _input(self, x: object) -> Any:
+        """The checked batch: of the host, or with device="cuda" of the GPU."""
+        check = as_input
+        if self.device == "cuda" and on_gpu(x):
+            from .interop import as_gpu as check
+        return check("x", x, ("n", self.in_features), self.dtype)
 
     def _last_dense(self) -> Dense:
         return [layer for layer in self.layers if isinstance(layer, Dense)][-1]
@@ -271,7 +285,7 @@ class Sequential:
         """The loss and dx of a checked batch; fills `gradients`."""
         plan = self.plan
         plan.set_loss(loss, kernel, l2)
-        dx = np.empty_like(x) if need_dx else absent(2, self.dtype)
+        dx = empty(x.shape if need_dx else (0, 0), self.dtype, like=x)
         value = self._kernels.network_loss_gradients(
             *(x, t, sample_weight, plan.table, plan.recipe, plan.numbers),
             *(self.parameters, self._work(len(x)), self.gradients, dx),
@@ -316,7 +330,7 @@ class Sequential:
     ) -> None:
         """Raise for a loss that is not finite: for the data, if they are why, or for divergence."""
         if not math.isfinite(value):
-            loss.explain({"x": x}, t, sample_weight, self.out_features)
+            loss.explain({"x": home(x)}, home(t), home(sample_weight), self.out_features)
             raise training.DivergenceError(training.too_large(f"the loss is {value}"))
 
     # Prediction
@@ -336,6 +350,9 @@ class Sequential:
             x, self.plan.table, self.plan.numbers, False, self.parameters, work, y
         )
 
+    def _forward_on_gpu(self, x: Any, y: Any) -> None:
+        self._forward(x, self._work(len(x)), y)
+
     def predict(self, x: Array) -> Array:
         """The output (n, out_features) for x (n, in_features): logits for the cross-entropies.
 
@@ -346,8 +363,8 @@ class Sequential:
         >>> net.predict(np.ones((3, 2), np.float32)).shape
         (3, 1)
         """
-        x = as_input("x", x, ("n", self.in_features), self.dtype)
-        out = np.empty((len(x), self.out_features), self.dtype)
+        x = self._input(x)
+        out = empty((len(x), self.out_features), self.dtype, like=x)
         if len(x) <= PREDICT_ROWS:
             self._forward(x, self._work(len(x)), out)
             return out
@@ -416,6 +433,11 @@ class Sequential:
         self, loss: Loss, kernel: str, x: Array, t: Array, sample_weight: Array
     ) -> dict[str, float]:
         """`evaluate` for a checked batch."""
+        if on_gpu(x):
+            from . import gpu_losses
+
+            batch = loss, kernel, x, t, sample_weight
+            return gpu_losses.evaluate(self._forward_on_gpu, self.out_features, batch)
         value, correct, total = 0.0, 0.0, 0.0
         for rows, y in self._predicted(x):
             s = sample_weight[rows]

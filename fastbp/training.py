@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import losses, optimizers, regularization
-from .checks import Array, as_generator, check_count, check_finite, check_number
+from .checks import Array, as_generator, check_count, check_finite, check_number, on_gpu
 from .kernels import codes
 from .losses import Loss
 from .optimizers import Optimizer
@@ -319,7 +319,12 @@ def _check_data(
 ) -> tuple[Loss, str, Array, Array, Array]:
     """Check shapes, dtypes and every number once, before the first step."""
     batch = net.check_batch(x, t, loss, sample_weight, l2)
-    found, _, x_checked, t_checked, weights = batch
+    found, kernel, x_checked, t_checked, weights = batch
+    if on_gpu(x_checked):
+        from . import gpu_losses
+
+        gpu_losses.check_data(found, kernel, x_checked, t_checked, weights, net.out_features)
+        return batch
     check_finite("x", x_checked)
     if t_checked.dtype.kind in "iu":
         losses.check_labels_range(t_checked, net.out_features)

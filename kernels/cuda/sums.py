@@ -25,7 +25,8 @@ from .target import cuda, device, host
 # 1 - beta**step; then the partial sums.
 LOSS, WEIGHT, PENALTY, NORM, CHECK, GATE, LAST, LOSSES, WEIGHTS, STEP, ROW = range(11)
 BIAS1, BIAS2, PARTIALS = range(11, 14)
-PLAIN, SQUARES, DIFFERENCES = range(3)  # sum a, sum a**2, sum (a - a): 0 if all are finite
+# sum a, sum a**2, sum (a - a): 0 if all are finite, and how many are below 0
+PLAIN, SQUARES, DIFFERENCES, NEGATIVES = range(4)
 
 
 @cache
@@ -139,7 +140,14 @@ def sum_flat(real):
         total = 0.0
         for i in range(cuda.grid(1), a.size, cuda.gridsize(1)):
             v = float64(a[i])
-            total += v if what == PLAIN else (v * v if what == SQUARES else v - v)
+            if what == PLAIN:
+                total += v
+            elif what == SQUARES:
+                total += v * v
+            elif what == DIFFERENCES:
+                total += v - v
+            else:
+                total += 1.0 if v < 0 else 0.0
         total = block_sum(shared, total)
         if cuda.threadIdx.x == 0:
             scratch[PARTIALS + cuda.blockIdx.x] = total
