@@ -4,7 +4,7 @@ Data that fit into the budget are uploaded once. Larger ones stream through two 
 the GPU computes on one, the next is on its way, and a thread gathers the rows of the one after.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,7 +18,7 @@ from .kernels.cuda import launch, sums
 from .kernels.cuda.graphs import Recorder
 from .kernels.cuda.launch import allocate
 from .kernels.cuda.target import host
-from .training import Callback, History, Run
+from .training import Batch, Callback, History, Run
 
 Data = tuple[Any, Any, Any]  # x, t and sample_weight
 
@@ -136,6 +136,10 @@ class Pieces:
         self.worker.shutdown()
 
 
+def _bytes_to_upload(data: Iterable[Any]) -> int:
+    return sum(a.nbytes for a in data if isinstance(a, np.ndarray))
+
+
 def _pinned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Memory of the host that the GPU copies from on its own."""
     if 0 in shape:
@@ -151,6 +155,7 @@ class GpuRun(Run):
         net, optimizer = self.net, self.optimizer
         self.stream, self.recorder, self.open = host.stream(), Recorder(), ExitStack()
         self.at_home = False
+        self.validation: list[Any] = []  # once they are on the GPU
         optimizer.state = optimizer.state_for(net.parameters)
         self.hosts = [net.parameters, *optimizer.state.values(), net.gradients]
         _, _, *arrays = self.batch
@@ -168,9 +173,8 @@ class GpuRun(Run):
             self.good = self.state()
 
     def _source(self, data: Data, rows: int) -> Whole | Pieces:
-        size = sum(a.nbytes for a in data if isinstance(a, np.ndarray))
         budget = self.data_budget or launch.free_bytes() // 2
-        if size <= budget:
+        if _bytes_to_upload(data) <= budget:
             return Whole(data, rows)
         return Pieces(data, rows, self.batch_size, budget)
 
@@ -226,6 +230,15 @@ class GpuRun(Run):
         room, self.optimizer.step = self.good
         for copy, array in zip(room, self.changed, strict=False):
             array.copy_to_device(copy, stream=self.stream)
+
+    def evaluate(self, validation: Batch) -> dict[str, float]:
+        """The scores of other data, which are uploaded once if there is room for them."""
+        loss, kernel, *arrays = validation
+        with self._using():
+            if not self.validation:
+                room = _bytes_to_upload(arrays) <= launch.free_bytes() // 2
+                self.validation = [gpu.upload(a) if room else a for a in arrays]
+            return self.net.evaluate_checked(loss, kernel, *self.validation)
 
     def call(self, callbacks: list[Callback], history: History) -> list[Any]:
         """What the callbacks answer; they see the network, and may change it."""

@@ -7,17 +7,17 @@ is one pass over memory and the L2 penalty one pass over its first part.
 import math
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from . import compiled, losses, memory, regularization, storage, training
 from .backends import BACKENDS, check_precision, kernels_for
+from .chain import check_chain
 from .checks import Array, as_input, check_choice, check_number, on_gpu
 from .interop import empty, home
 from .kernels.cpu import space
-from .layers import Dense, Dropout, Layer
+from .layers import Dense, Layer
 from .losses import Loss
 from .optimizers import Optimizer, slots
 from .plan import Plan
@@ -76,7 +76,7 @@ class Sequential:
     """
 
     def __init__(self, *layers: Layer, device: str = "cpu", precision: str | None = None) -> None:
-        self.dtype, self.in_features, self.out_features = _check_chain(layers)
+        self.dtype, self.in_features, self.out_features = check_chain(layers)
         self.to(device, precision)
         self.layers = layers
         self.loss: Loss | None = None
@@ -337,21 +337,16 @@ class Sequential:
 
     def _predicted(self, x: Array) -> Iterator[tuple[slice, Array]]:
         """Outputs piece by piece, each valid until the next."""
-        work = self._work(min(len(x), PREDICT_ROWS))
         y = np.empty((min(len(x), PREDICT_ROWS), self.out_features), self.dtype)
         for start in range(0, len(x), PREDICT_ROWS):
             rows = slice(start, min(start + PREDICT_ROWS, len(x)))
             part = y[: rows.stop - start]
-            self._forward(x[rows], work, part)
+            self._forward(x[rows], part)
             yield rows, part
 
-    def _forward(self, x: Array, work: Array, y: Array) -> None:
-        self._kernels.network_forward(
-            x, self.plan.table, self.plan.numbers, False, self.parameters, work, y
-        )
-
-    def _forward_on_gpu(self, x: Any, y: Any) -> None:
-        self._forward(x, self._work(len(x)), y)
+    def _forward(self, x: Array, y: Array) -> None:
+        plan, work = self.plan, self._work(len(x))
+        self._kernels.network_forward(x, plan.table, plan.numbers, False, self.parameters, work, y)
 
     def predict(self, x: Array) -> Array:
         """The output (n, out_features) for x (n, in_features): logits for the cross-entropies.
@@ -366,12 +361,11 @@ class Sequential:
         x = self._input(x)
         out = empty((len(x), self.out_features), self.dtype, like=x)
         if len(x) <= PREDICT_ROWS:
-            self._forward(x, self._work(len(x)), out)
+            self._forward(x, out)
             return out
-        work = self._work(PREDICT_ROWS)
         for start in range(0, len(x), PREDICT_ROWS):
             rows = slice(start, start + PREDICT_ROWS)
-            self._forward(x[rows], work, out[rows])
+            self._forward(x[rows], out[rows])
         return out
 
     def predict_proba(self, x: Array, loss: str | Loss | None = None) -> Array:
@@ -437,7 +431,7 @@ class Sequential:
             from . import gpu_losses
 
             batch = loss, kernel, x, t, sample_weight
-            return gpu_losses.evaluate(self._forward_on_gpu, self.out_features, batch)
+            return gpu_losses.evaluate(self._forward, self.out_features, batch)
         value, correct, total = 0.0, 0.0, 0.0
         for rows, y in self._predicted(x):
             s = sample_weight[rows]
@@ -486,32 +480,3 @@ class Sequential:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return storage.reduce(self)
-
-
-def _check_chain(layers: tuple[Any, ...]) -> tuple[np.dtype[Any], int, int]:
-    """(dtype, in_features, out_features) of layers that fit each other."""
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, Dense | Dropout):
-            hint = "; pass the layers one by one: Sequential(*layers)"
-            raise TypeError(
-                f"layers[{i}]: expected Dense or Dropout, got {type(layer).__name__}"
-                f"{hint if isinstance(layer, list | tuple) else ''}"
-            )
-        if layer.owned or any(layer is other for other in layers[:i]):
-            raise ValueError(
-                f"layers[{i}]: expected a layer of its own, got one that is already part of a "
-                "network; make a new layer"
-            )
-    dense = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Dense)]
-    if not dense:
-        raise ValueError("layers: expected at least one Dense layer, got none")
-    _, first = dense[0]
-    for (_, below), (i, layer) in pairwise(dense):
-        if layer.in_features != below.out_features:
-            raise ValueError(
-                f"layers[{i}]: expected in_features={below.out_features}, the width of the layer "
-                f"below, got {layer.in_features}"
-            )
-        if layer.dtype != first.dtype:
-            raise TypeError(f"layers[{i}]: expected dtype {first.dtype}, got {layer.dtype}")
-    return first.dtype, first.in_features, dense[-1][1].out_features

@@ -63,6 +63,7 @@ class History:
 
 
 Callback = Callable[["Sequential", History], Any]
+Batch = tuple[Loss, str, Array, Array, Array]  # a loss, its kernel, x, t and sample_weight
 
 
 def fit(
@@ -174,7 +175,7 @@ def fit(
             for _ in range(epochs):
                 start = time.perf_counter()
                 value = run.epoch()
-                scores = net.evaluate_checked(*validation) if validation else {}
+                scores = run.evaluate(validation) if validation else {}
                 history.loss.append(value)
                 history.seconds.append(time.perf_counter() - start)
                 for name, score in scores.items():
@@ -218,7 +219,7 @@ class Run:
     """What stays the same over the epochs of a fit, and the last state that was good."""
 
     net: "Sequential"
-    batch: tuple[Loss, str, Array, Array, Array]
+    batch: Batch
     batch_size: int
     rng: np.random.Generator | None
     optimizer: Optimizer
@@ -280,6 +281,10 @@ class Run:
         """Whether all parameters are finite."""
         return bool(np.isfinite(self.net.parameters).all())
 
+    def evaluate(self, validation: Batch) -> dict[str, float]:
+        """The scores of other data."""
+        return self.net.evaluate_checked(*validation)
+
     def call(self, callbacks: list[Callback], history: History) -> list[Any]:
         """What the callbacks answer; they see the network, and may change it."""
         return [callback(self.net, history) for callback in callbacks]
@@ -316,7 +321,7 @@ def _check_budget(device: str, data_budget: int | None) -> int | None:
 
 def _check_data(
     net: "Sequential", x: object, t: object, loss: str | Loss, sample_weight: object, l2: float
-) -> tuple[Loss, str, Array, Array, Array]:
+) -> Batch:
     """Check shapes, dtypes and every number once, before the first step."""
     batch = net.check_batch(x, t, loss, sample_weight, l2)
     found, kernel, x_checked, t_checked, weights = batch
@@ -336,9 +341,7 @@ def _check_data(
     return batch
 
 
-def _check_pair(
-    net: "Sequential", pair: object, loss: str | Loss
-) -> tuple[Loss, str, Array, Array, Array]:
+def _check_pair(net: "Sequential", pair: object, loss: str | Loss) -> Batch:
     if not isinstance(pair, tuple | list):
         raise TypeError(
             f"validation_data: expected a pair (x, t) of arrays, got {type(pair).__name__}"
