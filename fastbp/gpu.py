@@ -18,6 +18,7 @@ from .checks import Array
 from .kernels import cuda
 from .kernels.cuda import launch
 from .kernels.cuda.launch import allocate
+from .kernels.cuda.target import host
 
 _resident: dict[int, tuple[Array, Any]] = {}  # arrays of the host, and where their numbers are
 _rooms: dict[tuple[int, str], Any] = {}  # scratch, by GPU and type
@@ -46,6 +47,44 @@ def _hand_back(copy: Any, array: Any) -> None:
     """The result of a call to where its caller looks for it."""
     if copy is not array and id(array) not in _resident:
         download(copy, array)
+
+
+@contextmanager
+def using(stream: Any = None, precision: str | None = None) -> Iterator[None]:
+    """How `fastbp.functional` computes on a GPU inside of `with`.
+
+    Parameters
+    ----------
+    stream : stream or int, optional
+        One of Numba's, what has `__cuda_stream__` (CuPy, PyTorch), or its address. Results are in
+        order on it, and say so to whom they are handed.
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the products of wide layers in float32.
+
+    Raises
+    ------
+    ValueError
+        For an unknown precision.
+
+    Examples
+    --------
+    With PyTorch::
+
+        with fastbp.gpu.using(stream=torch.cuda.current_stream().cuda_stream):
+            y, saved = fastbp.functional.dense_forward(x, w, b, activation="relu")
+    """
+    with launch.using(stream=_as_stream(stream), precision=precision):
+        yield
+
+
+def _as_stream(stream: Any) -> Any:
+    """Numba's stream for one of another library."""
+    if isinstance(stream, int) and stream:
+        return host.external_stream(stream)
+    if hasattr(type(stream), "__cuda_stream__") and not hasattr(stream, "auto_synchronize"):
+        _, address = stream.__cuda_stream__()
+        return host.external_stream(int(address)) if address else 0
+    return stream
 
 
 @contextmanager

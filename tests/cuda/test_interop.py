@@ -8,6 +8,7 @@ import pytest
 
 import fastbp
 from fastbp import functional, interop
+from fastbp import gpu as gpu_module
 from fastbp.checks import on_gpu
 from fastbp.kernels import reference
 from fastbp.kernels.cuda import launch, target
@@ -294,6 +295,23 @@ def test_a_tensor_that_shares_nothing_says_why():
         pytest.skip("numba-cuda is not installed")
     with pytest.raises(TypeError, match=r"x: expected an array that shares .* use tensor\.detach"):
         interop.view("x", Tracked())
+
+
+@anywhere
+def test_streams_of_other_libraries_are_used(monkeypatch):
+    class Stream:
+        def __init__(self, address):
+            self.address = address
+
+        def __cuda_stream__(self):
+            return 0, self.address
+
+    monkeypatch.setattr(gpu_module, "host", SimpleNamespace(external_stream=lambda a: f"<{a}>"))
+    for given, expected in ((7, "<7>"), (Stream(9), "<9>"), (Stream(0), 0), (0, 0)):
+        with gpu_module.using(stream=given):
+            assert launch.stream() == expected
+    with gpu_module.using(precision="bf16"):
+        assert (launch.stream(), launch.precision()) == (0, "bf16")
 
 
 def test_results_are_on_the_stream_in_use():
