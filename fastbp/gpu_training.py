@@ -57,7 +57,8 @@ class Pieces:
         row_bytes = sum(a.nbytes for a in data) // rows
         self.size = max(budget // (2 * row_bytes) // batch_size, 1) * batch_size
         shapes = [(min(self.size, len(a)), *a.shape[1:]) for a in data]
-        self.compute, self.copy = launch.stream(), host.stream()
+        self.compute = launch.stream()
+        self.copy = launch.stream_of(launch.current_device(), "copy")
         self.pinned, self.on_gpu, self.arrived = [], [], []
         for _ in range(2):
             dtypes = [a.dtype for a in data]
@@ -153,7 +154,8 @@ class GpuRun(Run):
 
     def __post_init__(self) -> None:
         net, optimizer = self.net, self.optimizer
-        self.stream, self.recorder, self.open = host.stream(), Recorder(), ExitStack()
+        self.recorder, self.open = Recorder(), ExitStack()
+        self.stream = launch.stream_of(launch.current_device(), "compute")
         self.at_home = False
         self.validation: list[Any] = []  # once they are on the GPU
         optimizer.state = optimizer.state_for(net.parameters)
@@ -162,7 +164,6 @@ class GpuRun(Run):
         rows = min(self.batch_size, len(arrays[0]))
         with self._using():
             self.changed = [gpu.upload(array) for array in self.hosts]
-            self.open.enter_context(gpu.resident(self.hosts, self.changed))
             self.none = allocate(0, net.dtype)
             self.spares = [[allocate(a.shape, a.dtype) for a in self.hosts[:-1]] for _ in range(2)]
             self.room = tuple(
@@ -171,6 +172,7 @@ class GpuRun(Run):
             self.work = allocate(max(cuda.network_work(rows, net.plan.table), 1), net.dtype)
             self.source = self._source((arrays[0], arrays[1], arrays[2]), len(arrays[0]))
             self.good = self.state()
+        self.open.enter_context(gpu.resident(self.hosts, self.changed))
 
     def _source(self, data: Data, rows: int) -> Whole | Pieces:
         budget = self.data_budget or launch.free_bytes() // 2

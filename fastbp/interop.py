@@ -53,7 +53,9 @@ def as_gpu(
     if not array.is_c_contiguous():
         raise ValueError(f"{name}: expected a C-contiguous array; copy it into one")
     launch = _launch()
-    there, here = launch.device_of(array), launch.current_device()
+    here, there = launch.current_device(), launch.device_of(array)
+    if array is not value and array.size:  # Numba takes it to be here
+        there = launch.device_at(launch.address_of(array))
     if there != here:
         raise ValueError(
             f"{name}: expected an array on GPU {here}, which is in use, got one on GPU {there}; "

@@ -112,7 +112,7 @@ class Recorder:
         stream, graph = launch.stream(), None
         try:
             self.driver.begin(stream)
-            with launch.recording() as kept:
+            with launch.recording() as kept, host.defer_cleanup():  # no memory is freed meanwhile
                 try:
                     launches()
                 finally:

@@ -169,9 +169,14 @@ def device_of(array):
         return current_device()
     if hasattr(array, "gpu_data"):
         return array.gpu_data.context.device.id
+    return device_at(address_of(array))
+
+
+def device_at(address):
+    """The number of the GPU whose memory an address is in."""
     driver = host.cudadrv.driver.binding
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    error, ordinal = driver.cuPointerGetAttribute(attribute, address_of(array))
+    error, ordinal = driver.cuPointerGetAttribute(attribute, address)
     return current_device() if int(error) else ordinal
 
 
@@ -254,6 +259,12 @@ def using(stream=None, precision=None, recorder=None):
         yield
     finally:
         _using.pop()
+
+
+@cache
+def stream_of(number, purpose):
+    """A stream of GPU `number` for a purpose, the same every time."""
+    return host.stream()
 
 
 def stream():

@@ -4,6 +4,7 @@ In the simulator a graph is the list of its launches with the arguments of the f
 driver is asked for on a GPU is tested with a stand-in that writes down its calls.
 """
 
+import contextlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,7 +90,9 @@ def written(monkeypatch):
         modes = SimpleNamespace(CU_STREAM_CAPTURE_MODE_RELAXED="relaxed")
         binding = SimpleNamespace(CUstreamCaptureMode=modes)
         module = SimpleNamespace(driver=calls, binding=binding)
-        host = SimpleNamespace(cudadrv=SimpleNamespace(driver=module))
+        host = SimpleNamespace(
+            cudadrv=SimpleNamespace(driver=module), defer_cleanup=contextlib.nullcontext
+        )
         monkeypatch.setattr(graphs, "host", host)
         monkeypatch.setattr(graphs, "SIMULATED", False)
         monkeypatch.setattr(launch, "synchronize", lambda: calls.calls.append(("wait",)))

@@ -187,6 +187,13 @@ def test_a_tensor_of_another_gpu_is_refused(monkeypatch):
         functional.dense_forward(x, w)
 
 
+def test_an_array_of_another_library_on_another_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(interop, "view", lambda name, value, written: gpu(X))
+    monkeypatch.setattr(launch, "device_at", lambda address: 1)
+    with pytest.raises(ValueError, match=r"x: expected an array on GPU 0, .*select_device\(1\)"):
+        interop.as_gpu("x", Foreign(), ("n", 3))
+
+
 # What describes memory: DLPack's structures (dmlc/dlpack, dlpack.h), on a GPU that need not be here
 
 

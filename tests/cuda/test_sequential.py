@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastbp
-from fastbp import gpu
+from fastbp import gpu, gpu_training
 from fastbp.gpu_training import Pieces
 from fastbp.kernels import cuda
 from fastbp.kernels.cuda import dense, graphs, launch, target
@@ -224,6 +224,19 @@ def test_a_precision_is_that_of_every_product(precision, monkeypatch):
     assert used == {precision}
     assert copy.deepcopy(net).precision == precision
     assert net.to("reference").precision is None
+
+
+def test_a_fit_without_memory_leaves_the_network_alone(monkeypatch):
+    def full(shape, dtype):
+        raise MemoryError("out of memory on the GPU")
+
+    net = make("cuda")
+    monkeypatch.setattr(gpu_training, "allocate", full)
+    with pytest.raises(MemoryError, match="out of memory on the GPU"):
+        net.fit(*data(), loss="softmax_cross_entropy")
+    assert not gpu._resident
+    net.parameters[:] = 0
+    assert not net.predict(data()[0]).any()
 
 
 def test_data_that_cannot_stream_are_refused():
