@@ -98,16 +98,16 @@ def trained(device, n=13, dtype="float64", net_options=(), **options):
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("rows", [3, 6, 1])
+@pytest.mark.parametrize("rows", [6, 1])
 def test_streamed_data_train_as_data_that_are_there(rows, shuffle):
     row_bytes = 3 * 8 + 8 + 8
-    whole, net, optimizer = trained("cuda", shuffle=shuffle)
+    whole, net, optimizer = trained("cuda", shuffle=shuffle, epochs=2)
     budget = 2 * rows * row_bytes
-    pieces, other, state = trained("cuda", shuffle=shuffle, data_budget=budget)
+    pieces, other, state = trained("cuda", shuffle=shuffle, epochs=2, data_budget=budget)
     assert whole.loss == pieces.loss
     np.testing.assert_array_equal(net.parameters, other.parameters)
     np.testing.assert_array_equal(optimizer.state["v"], state.state["v"])
-    assert optimizer.step == state.step == 15
+    assert optimizer.step == state.step == 10
 
 
 def test_a_piece_is_on_its_way_while_the_one_before_is_computed(monkeypatch):
