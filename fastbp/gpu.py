@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from .kernels import cuda
 from .kernels.cuda import launch
 from .kernels.cuda.launch import allocate
 from .kernels.cuda.target import host
+from .optimizers import Optimizer
+
+if TYPE_CHECKING:
+    from .network import Sequential
 
 _resident: dict[int, tuple[Array, Any]] = {}  # arrays of the host, and where their numbers are
 _rooms: dict[tuple[int, str], Any] = {}  # scratch, by GPU and type
@@ -91,12 +95,59 @@ def _as_stream(stream: Any) -> Any:
 def resident(arrays: list[Array], copies: list[Any]) -> Iterator[None]:
     """Numbers that stay on the GPU inside of `with`; the host's arrays are old until `download`."""
     pairs = {id(array): (array, copy) for array, copy in zip(arrays, copies, strict=True)}
+    before = {key: _resident[key] for key in pairs if key in _resident}
     _resident.update(pairs)
     try:
         yield
     finally:
         for key in pairs:
             _resident.pop(key, None)
+        _resident.update(before)
+
+
+@contextmanager
+def keep(net: "Sequential", optimizer: Optimizer | None = None) -> Iterator[None]:
+    """Parameters, gradients and state stay on the GPU inside of `with`, and come home at its end.
+
+    Without it `predict` and `train_step` upload them for every call; `fit` needs no help. Until the
+    end the arrays of the host are as they were.
+
+    Parameters
+    ----------
+    net : Sequential
+        With device="cuda".
+    optimizer : Optimizer, optional
+        What `train_step` will be given.
+
+    Raises
+    ------
+    ValueError
+        If the network is on another device, or the optimizer belongs to another network.
+
+    Examples
+    --------
+    ::
+
+        with fastbp.gpu.keep(net, optimizer):
+            for x, t in batches:
+                net.train_step(x, t, "squared_error", optimizer)
+    """
+    if net.device != "cuda":
+        raise ValueError(
+            f"net: expected one with device='cuda', got one on {net.device}; pass net.to('cuda')"
+        )
+    hosts = [net.parameters, net.gradients]
+    if optimizer is not None:
+        optimizer.check(net.parameters)
+        optimizer.state = optimizer.state_for(net.parameters)
+        hosts += optimizer.state.values()
+    copies = [upload(array) for array in hosts]
+    try:
+        with resident(hosts, copies):
+            yield
+    finally:
+        for copy, array in zip(copies, hosts, strict=True):
+            download(copy, array)
 
 
 def at_precision(precision: str) -> Any:

@@ -1,5 +1,6 @@
 """Networks with device="cuda" behave as on the CPU."""
 
+import contextlib
 import copy
 
 import numpy as np
@@ -224,6 +225,30 @@ def test_a_precision_is_that_of_every_product(precision, monkeypatch):
     assert used == {precision}
     assert copy.deepcopy(net).precision == precision
     assert net.to("reference").precision is None
+
+
+def test_parameters_that_are_kept_are_uploaded_once(monkeypatch, close):
+    x, t = data()
+
+    def run(device):
+        net, optimizer = make(device), fastbp.Adam(0.1)
+        place = gpu.keep(net, optimizer) if device == "cuda" else contextlib.nullcontext()
+        with place:
+            net.train_step(x, t, "softmax_cross_entropy", optimizer)
+            net.fit(x, t, loss="softmax_cross_entropy", optimizer=optimizer, epochs=1, seed=0)
+            value = net.train_step(x, t, "softmax_cross_entropy", optimizer)
+            y = net.predict(x)
+        return [value, y, net.parameters, net.gradients, optimizer.state["m"], net.predict(x)]
+
+    uploads, allocate = [], launch.allocate
+    monkeypatch.setattr(gpu, "allocate", lambda *a: uploads.append(a[0]) or allocate(*a))
+    for actual, expected in zip(run("cuda"), run("reference"), strict=True):
+        close(np.asarray(actual), expected)
+    size = make("reference").parameters.shape
+    assert uploads.count(size) == 5  # parameters, gradients, two of Adam; the last prediction
+    assert not gpu._resident
+    with pytest.raises(ValueError, match=r"net: expected one with device='cuda', got one on ref"):
+        gpu.keep(make("reference")).__enter__()
 
 
 def test_a_fit_without_memory_leaves_the_network_alone(monkeypatch):
