@@ -11,6 +11,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+CUDA_KINDS = (2, 13)  # of DLPack: memory of a GPU, memory that GPU and host share
 
 
 class _Unlocked:
@@ -26,7 +27,20 @@ class _Unlocked:
         self.__array_interface__ = {**locked.__array_interface__, "data": (address, False)}
 
 
-def _show(shape: Iterable[int | str]) -> str:
+def on_gpu(value: object) -> bool:
+    """Whether an array lies on a GPU."""
+    if isinstance(value, np.ndarray) or value is None:
+        return False
+    if hasattr(type(value), "__cuda_ndarray__"):
+        return True  # Numba's own
+    if hasattr(type(value), "__dlpack_device__"):
+        device: tuple[int, int] = value.__dlpack_device__()  # type: ignore[attr-defined]
+        return device[0] in CUDA_KINDS
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def show(shape: Iterable[int | str]) -> str:
+    """A shape as messages write it."""
     sizes = [str(size) for size in shape]
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
@@ -44,7 +58,8 @@ def check_plain(name: str, value: Array) -> None:
         )
 
 
-def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+def fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
+    """Whether a shape is the wanted one; a letter stands for any size."""
     if len(shape) != len(wanted):
         return False
     for got, want in zip(shape, wanted, strict=True):
@@ -68,6 +83,12 @@ def check_array(
         If the shape or the layout in memory is wrong.
     """
     if not isinstance(value, np.ndarray):
+        if on_gpu(value):
+            raise TypeError(
+                f"{name}: expected a NumPy array, got {type(value).__module__}."
+                f"{type(value).__qualname__} on a GPU; nothing is moved in silence: copy it to the "
+                "host, or pass all arrays on the GPU, to a network with device='cuda'"
+            )
         raise TypeError(
             f"{name}: expected a NumPy array, got {type(value).__name__}; "
             f"pass np.asarray({name}, dtype=np.{dtype or 'float32'})"
@@ -76,7 +97,7 @@ def check_array(
         type(value) is np.ndarray
         and value.dtype == dtype
         and value.flags.carray
-        and _fits(value.shape, shape)
+        and fits(value.shape, shape)
     ):
         return value  # the way of almost every call; below, what is wrong is found and named
     check_plain(name, value)
@@ -90,8 +111,8 @@ def check_array(
             f"{name}: expected {dtype} like the other arrays, got {value.dtype}; "
             f"pass {name}.astype(np.{dtype})"
         )
-    if not _fits(value.shape, shape):
-        raise ValueError(f"{name}: expected shape {_show(shape)}, got {_show(value.shape)}")
+    if not fits(value.shape, shape):
+        raise ValueError(f"{name}: expected shape {show(shape)}, got {show(value.shape)}")
     if not value.flags.c_contiguous:
         raise ValueError(
             f"{name}: expected a C-contiguous array, got {_layout(value)}; "

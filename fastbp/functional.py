@@ -2,6 +2,9 @@
 
 Arrays are C-contiguous, all of one dtype, float32 or float64; inputs may be read-only. Errors:
 TypeError for what is no array or of another dtype, ValueError for shapes, memory layout and names.
+
+Arrays on a GPU (Numba's, CuPy's, PyTorch's, JAX's: all of a call, or none) are computed there, on
+the stream of `fastbp.gpu.using`, and so lie the results: docs/cuda.md.
 """
 
 from collections.abc import Callable
@@ -10,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from . import expressions, losses
-from .checks import Array, as_input, as_output
+from .backends import check_precision
+from .checks import Array, as_input, as_output, on_gpu
 from .kernels import codes, cpu
 from .parallel import start_threads
 from .scratch import scratch
@@ -23,6 +27,13 @@ def activation_code(activation: object, dtype: np.dtype[Any]) -> int:
     """The kernels' number of an activation: a name, or an expression as in `Dense`."""
     found = expressions.activation(activation, dtype)
     return codes.ACTIVATIONS[found] if isinstance(found, str) else found.code
+
+
+def _gpu_code(activation: object) -> int:
+    """The code of an activation that the kernels for GPUs know: a name's."""
+    if not isinstance(activation, str):
+        expressions.check_device("activation", "cuda")
+    return activation_code(activation, np.dtype(np.float32))
 
 
 def absent(ndim: int, dtype: np.dtype[Any]) -> Array:
@@ -57,7 +68,13 @@ def _output(
 
 
 def dense_forward(
-    x: Array, w: Array, b: Array | None = None, activation: Activation = "identity", out: Out = None
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    activation: Activation = "identity",
+    out: Out = None,
+    *,
+    precision: str | None = None,
 ) -> tuple[Array, Array]:
     """A dense layer: y = f(x @ w + b).
 
@@ -75,6 +92,8 @@ def dense_forward(
     out : array or (y, saved), optional
         Arrays to write to, each (n, m); None entries are allocated. `saved` is used only by
         activations that keep z (silu, gelu, gelu_tanh, sin), and by expressions.
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the product, for arrays in float32 on a GPU; default: exact.
 
     Returns
     -------
@@ -91,8 +110,15 @@ def dense_forward(
     >>> y
     array([[1., 1.]])
     """
+    if type(x) is not np.ndarray and on_gpu(x):
+        from . import gpu_functional
+
+        given = _outputs(out, ("y", "saved"))
+        return gpu_functional.dense_forward(x, w, b, _gpu_code(activation), given, precision)
     w = as_input("w", w, ("k", "m"))
     code = activation_code(activation, w.dtype)
+    if precision is not None:
+        check_precision(precision, "cpu", w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     b = absent(1, w.dtype) if b is None else as_input("b", b, (m,), w.dtype)
@@ -120,6 +146,7 @@ def dense_backward(
     bias: bool = True,
     need_dx: bool = True,
     out: Out = None,
+    precision: str | None = None,
 ) -> tuple[Array | None, Array, Array | None]:
     """Gradients of a dense layer, from dy = d(loss)/d(y).
 
@@ -140,6 +167,8 @@ def dense_backward(
         False leaves dx out, which a first layer does not need.
     out : (dx, dw, db), optional
         Arrays to write to; None entries are allocated.
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the products, for arrays in float32 on a GPU; default: exact.
 
     Returns
     -------
@@ -157,8 +186,16 @@ def dense_backward(
     array([[1., 1.],
            [2., 2.]])
     """
+    if type(dy) is not np.ndarray and on_gpu(dy):
+        from . import gpu_functional
+
+        given, wanted = _outputs(out, ("dx", "dw", "db")), (bias, need_dx)
+        code = _gpu_code(activation)
+        return gpu_functional.dense_backward(dy, x, w, saved, code, wanted, given, precision)
     w = as_input("w", w, ("k", "m"))
     code = activation_code(activation, w.dtype)
+    if precision is not None:
+        check_precision(precision, "cpu", w.dtype)
     k, m = w.shape
     x = as_input("x", x, ("n", k), w.dtype)
     n = len(x)
@@ -191,6 +228,10 @@ def dense_backward(
 def _loss(
     loss: losses.Loss, y: Array, t: Array, sample_weight: Array | None, out: Array | None, name: str
 ) -> tuple[float, Array]:
+    if type(y) is not np.ndarray and on_gpu(y):
+        from . import gpu_functional
+
+        return gpu_functional.loss_and_gradient(loss, y, t, sample_weight, out, name)
     y = as_input(name, y, ("n", "m"))
     kernel, t, sample_weight = loss.check(y.shape, y.dtype, t, sample_weight)
     dy = _output("out", out, y.shape, y.dtype, [y, t, sample_weight])

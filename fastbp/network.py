@@ -6,7 +6,7 @@ is one pass over memory and the L2 penalty one pass over its first part.
 
 import math
 from collections.abc import Iterator
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ from . import (
     storage,
     training,
 )
-from .backends import kernels_for
-from .checks import Array, as_input, check_number
-from .functional import absent
+from .backends import BACKENDS, check_precision, kernels_for
+from .chain import check_chain
+from .checks import Array, as_input, check_choice, check_number, on_gpu
+from .interop import empty, home
 from .kernels.cpu import space
-from .layers import Dense, Dropout, Layer
+from .layers import Dense, Layer
 from .losses import Given, Loss
 from .optimizers import Optimizer, slots
 from .plan import Plan
@@ -44,6 +45,10 @@ class Sequential:
         All of one dtype, each as wide as the one before.
     device : {"cpu", "reference", "cuda"}
         Where the kernels run; "reference" is the plain NumPy twin.
+    precision : {"float32", "tf32", "bf16"}, optional
+        Of the products of wide layers in float32, with device="cuda": exact, or on tensor cores,
+        which round the factors to 10 or 7 bits and sum in float32. Parameters, gradients and state
+        stay in float32. Default: exact.
 
     Attributes
     ----------
@@ -79,16 +84,13 @@ class Sequential:
     array([False,  True,  True, False])
     """
 
-    def __init__(self, *layers: Layer, device: str = "cpu") -> None:
-        self.device = device
-        self._kernels = kernels_for(device)
-        self.dtype, self.in_features, self.out_features = _check_chain(layers)
+    def __init__(self, *layers: Layer, device: str = "cpu", precision: str | None = None) -> None:
+        self.dtype, self.in_features, self.out_features = check_chain(layers)
         self.layers = layers
-        self._check_device(device)
+        self.to(device, precision)
         self.loss: Loss | None = None
         self.history: training.History | None = None
         self.plan = self.new_plan()
-        self._last_work = -1, 0  # rows of the last call, and the scratch that they take
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         size = sum(layer.w.size + layer.b.size for layer in dense)
@@ -112,8 +114,18 @@ class Sequential:
         lines = "".join(f"  {layer!r}\n" for layer in self.layers)
         return f"Sequential(\n{lines}) {self.parameters.size} parameters on {self.device}"
 
-    def to(self, device: str) -> "Sequential":
-        """Compute on another device from now on; returns the network.
+    def to(self, device: str, precision: str | None = None) -> "Sequential":
+        """Compute on another device or in another precision from now on; returns the network.
+
+        Parameters
+        ----------
+        device, precision
+            As in `Sequential`.
+
+        Raises
+        ------
+        ValueError
+            If the device or the precision is unknown, or cannot be used here.
 
         Examples
         --------
@@ -122,9 +134,12 @@ class Sequential:
         >>> net.device
         'reference'
         """
+        check_choice("device", device, BACKENDS)
         self._check_device(device)
-        self._kernels, self.device = kernels_for(device), device
-        self._last_work = -1, 0  # devices differ in it
+        precision = check_precision(precision, device, self.dtype)
+        self._kernels = kernels_for(device, precision)
+        self.device, self.precision = device, precision
+        self._last_work = -1, 0  # devices differ in the scratch that so many rows take
         return self
 
     def _check_device(self, device: str) -> None:
@@ -246,7 +261,7 @@ class Sequential:
         self, x: object, t: object, loss: Given, sample_weight: object, l2: float
     ) -> tuple[Loss, str, Array, Array, Array]:
         """(loss, its kernel, x, t, sample_weight), checked and as the kernels take them."""
-        x = as_input("x", x, ("n", self.in_features), self.dtype)
+        batch = self._input(x)
         loss = losses.for_outputs(loss, self.out_features, self.dtype)
         if isinstance(loss, losses.ExpressionLoss):
             expressions.check_device("loss", self.device)
@@ -256,8 +271,21 @@ class Sequential:
                 f"loss: {loss.name} takes logits, so the last layer needs activation='identity', "
                 f"got {last.activation!r}; predict_proba applies the {loss.link}"
             )
-        kernel, t, weights = loss.check((len(x), self.out_features), self.dtype, t, sample_weight)
-        return loss, kernel, x, t, weights
+        check = loss.check
+        if on_gpu(batch):
+            from . import gpu_losses
+
+            check = partial(gpu_losses.check, loss)
+        shape = len(batch), self.out_features
+        kernel, t, weights = check(shape, self.dtype, t, sample_weight)
+        return loss, kernel, batch, t, weights
+
+    def _input(self, x: object) -> Any:
+        """The checked batch: of the host, or with device="cuda" of the GPU."""
+        check = as_input
+        if self.device == "cuda" and on_gpu(x):
+            from .interop import as_gpu as check
+        return check("x", x, ("n", self.in_features), self.dtype)
 
     def _last_dense(self) -> Dense:
         return [layer for layer in self.layers if isinstance(layer, Dense)][-1]
@@ -276,7 +304,7 @@ class Sequential:
         """The loss and dx of a checked batch; fills `gradients`."""
         plan = self.plan
         plan.set_loss(loss, kernel, l2)
-        dx = np.empty_like(x) if need_dx else absent(2, self.dtype)
+        dx = empty(x.shape if need_dx else (0, 0), self.dtype, like=x)
         value = self._kernels.network_loss_gradients(
             *(x, t, sample_weight, plan.table, plan.recipe, plan.numbers),
             *(self.parameters, self._work(len(x)), self.gradients, dx),
@@ -321,25 +349,23 @@ class Sequential:
     ) -> None:
         """Raise for a loss that is not finite: for the data, if they are why, or for divergence."""
         if not math.isfinite(value):
-            loss.explain({"x": x}, t, sample_weight, self.out_features)
+            loss.explain({"x": home(x)}, home(t), home(sample_weight), self.out_features)
             raise training.DivergenceError(training.too_large(f"the loss is {value}"))
 
     # Prediction
 
     def _predicted(self, x: Array) -> Iterator[tuple[slice, Array]]:
         """Outputs piece by piece, each valid until the next."""
-        work = self._work(min(len(x), PREDICT_ROWS))
         y = np.empty((min(len(x), PREDICT_ROWS), self.out_features), self.dtype)
         for start in range(0, len(x), PREDICT_ROWS):
             rows = slice(start, min(start + PREDICT_ROWS, len(x)))
             part = y[: rows.stop - start]
-            self._forward(x[rows], work, part)
+            self._forward(x[rows], part)
             yield rows, part
 
-    def _forward(self, x: Array, work: Array, y: Array) -> None:
-        self._kernels.network_forward(
-            x, self.plan.table, self.plan.numbers, False, self.parameters, work, y
-        )
+    def _forward(self, x: Array, y: Array) -> None:
+        plan, work = self.plan, self._work(len(x))
+        self._kernels.network_forward(x, plan.table, plan.numbers, False, self.parameters, work, y)
 
     def predict(self, x: Array) -> Array:
         """The output (n, out_features) for x (n, in_features): logits for the cross-entropies.
@@ -351,15 +377,14 @@ class Sequential:
         >>> net.predict(np.ones((3, 2), np.float32)).shape
         (3, 1)
         """
-        x = as_input("x", x, ("n", self.in_features), self.dtype)
-        out = np.empty((len(x), self.out_features), self.dtype)
+        x = self._input(x)
+        out = empty((len(x), self.out_features), self.dtype, like=x)
         if len(x) <= PREDICT_ROWS:
-            self._forward(x, self._work(len(x)), out)
+            self._forward(x, out)
             return out
-        work = self._work(PREDICT_ROWS)
         for start in range(0, len(x), PREDICT_ROWS):
             rows = slice(start, start + PREDICT_ROWS)
-            self._forward(x[rows], work, out[rows])
+            self._forward(x[rows], out[rows])
         return out
 
     def predict_proba(self, x: Array, loss: Given | None = None) -> Array:
@@ -421,6 +446,11 @@ class Sequential:
         self, loss: Loss, kernel: str, x: Array, t: Array, sample_weight: Array
     ) -> dict[str, float]:
         """`evaluate` for a checked batch."""
+        if on_gpu(x):
+            from . import gpu_losses
+
+            batch = loss, kernel, x, t, sample_weight
+            return gpu_losses.evaluate(self._forward, self.out_features, batch)
         value, correct, total = 0.0, 0.0, 0.0
         for rows, y in self._predicted(x):
             s = sample_weight[rows]
@@ -477,32 +507,3 @@ class Sequential:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return storage.reduce(self)
-
-
-def _check_chain(layers: tuple[Any, ...]) -> tuple[np.dtype[Any], int, int]:
-    """(dtype, in_features, out_features) of layers that fit each other."""
-    for i, layer in enumerate(layers):
-        if not isinstance(layer, Dense | Dropout):
-            hint = "; pass the layers one by one: Sequential(*layers)"
-            raise TypeError(
-                f"layers[{i}]: expected Dense or Dropout, got {type(layer).__name__}"
-                f"{hint if isinstance(layer, list | tuple) else ''}"
-            )
-        if layer.owned or any(layer is other for other in layers[:i]):
-            raise ValueError(
-                f"layers[{i}]: expected a layer of its own, got one that is already part of a "
-                "network; make a new layer"
-            )
-    dense = [(i, layer) for i, layer in enumerate(layers) if isinstance(layer, Dense)]
-    if not dense:
-        raise ValueError("layers: expected at least one Dense layer, got none")
-    _, first = dense[0]
-    for (_, below), (i, layer) in pairwise(dense):
-        if layer.in_features != below.out_features:
-            raise ValueError(
-                f"layers[{i}]: expected in_features={below.out_features}, the width of the layer "
-                f"below, got {layer.in_features}"
-            )
-        if layer.dtype != first.dtype:
-            raise TypeError(f"layers[{i}]: expected dtype {first.dtype}, got {layer.dtype}")
-    return first.dtype, first.in_features, dense[-1][1].out_features

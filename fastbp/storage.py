@@ -73,13 +73,14 @@ def _header(net: "Sequential") -> dict[str, Any]:
 
 def reduce(net: "Sequential") -> tuple[Any, ...]:
     """What pickle and copy.deepcopy make a copy of a network from, its history left out."""
-    return _revive, (_header(net), net.device, net.parameters.copy(), net.gradients.copy())
+    place = net.device, net.precision
+    return _revive, (_header(net), place, net.parameters.copy(), net.gradients.copy())
 
 
 def _revive(
-    header: dict[str, Any], device: str, parameters: Array, gradients: Array
+    header: dict[str, Any], place: tuple[str, str | None], parameters: Array, gradients: Array
 ) -> "Sequential":
-    net = _build(header).to(device)
+    net = _build(header, place[0]).to(*place)
     net.parameters[...], net.gradients[...] = parameters, gradients
     return net
 

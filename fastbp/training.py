@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import losses, optimizers, regularization
-from .checks import Array, as_generator, check_count, check_finite, check_number
+from .checks import Array, as_generator, check_count, check_finite, check_number, on_gpu
 from .kernels import codes
 from .losses import Given, Loss
 from .optimizers import Optimizer
@@ -63,6 +63,7 @@ class History:
 
 
 Callback = Callable[["Sequential", History], Any]
+Batch = tuple[Loss, str, Array, Array, Array]  # a loss, its kernel, x, t and sample_weight
 
 
 def fit(
@@ -84,6 +85,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     progress: bool = False,
     seed: object = None,
+    data_budget: int | None = None,
 ) -> History:
     """Train on (x, t) by gradient descent over shuffled batches.
 
@@ -114,6 +116,10 @@ def fit(
         Show a progress bar on the standard error stream.
     seed : int or numpy.random.Generator, optional
         Same network, data and seed: same result, bit for bit.
+    data_budget : int, optional
+        With device="cuda": bytes of the GPU's memory for x, t and sample_weight. Data that fit are
+        uploaded once; larger ones come in pieces, each while the one before is computed. Default:
+        half of what is free.
 
     Returns
     -------
@@ -157,10 +163,11 @@ def fit(
     optimizer.check(net.parameters)
     rng = as_generator(seed, "seed") if shuffle else None
     callbacks = check_callbacks(callbacks)
+    data_budget = _check_budget(net.device, data_budget)
     batch = _check_data(net, x, t, loss, sample_weight, l2)
     validation = None if validation_data is None else _check_pair(net, validation_data, loss)
 
-    run = _Run(net, batch, batch_size, rng, optimizer, clip, l2)
+    run = _run_of(net.device)(net, batch, batch_size, rng, optimizer, clip, l2, data_budget)
     history = net.history = History()
     net.loss = batch[0]
     with _progress_bar(epochs) if progress else nullcontext(_no_progress) as report:
@@ -168,14 +175,14 @@ def fit(
             for _ in range(epochs):
                 start = time.perf_counter()
                 value = run.epoch()
-                scores = net.evaluate_checked(*validation) if validation else {}
+                scores = run.evaluate(validation) if validation else {}
                 history.loss.append(value)
                 history.seconds.append(time.perf_counter() - start)
                 for name, score in scores.items():
                     history.validation.setdefault(name, []).append(score)
                 report(history)
                 # Every callback is called, whatever the others answer.
-                answers = [callback(net, history) for callback in callbacks]
+                answers = run.call(callbacks, history)
                 if value <= target:
                     history.stopped = "target_loss"
                 elif patience is not None and _stall(history) >= patience:
@@ -193,27 +200,40 @@ def fit(
                 f"training diverged in epoch {history.epochs + 1}: {fault}. The network and the "
                 f"optimizer are as they were after epoch {run.good_epoch}"
             ) from None
+        finally:
+            run.close()
     return history
 
 
+def _run_of(device: str) -> type["Run"]:
+    """What trains on a device."""
+    if device != "cuda":
+        return Run
+    from .gpu_training import GpuRun
+
+    return GpuRun
+
+
 @dataclass
-class _Run:
+class Run:
     """What stays the same over the epochs of a fit, and the last state that was good."""
 
     net: "Sequential"
-    batch: tuple[Loss, str, Array, Array, Array]
+    batch: Batch
     batch_size: int
     rng: np.random.Generator | None
     optimizer: Optimizer
     clip: Clip | None
     l2: float
+    data_budget: int | None = None
     finished: int = 0  # epochs
     good_epoch: int = 0
 
     steps: int = 1  # between two looks at the keyboard
 
     def __post_init__(self) -> None:
-        self.good = self._state()
+        self.good = self.state()
+        self.order = np.empty(0 if self.rng is None else len(self.batch[2]), np.int64)
         self.optimizer.state = self.optimizer.state_for(self.net.parameters)
         _, _, *arrays = self.batch
         rows = min(self.batch_size, len(arrays[0]))
@@ -222,19 +242,15 @@ class _Run:
 
     def epoch(self) -> float:
         """One pass over the data; the mean loss, weighted as the rows are."""
-        net, plan, n = self.net, self.net.plan, len(self.batch[2])
-        begun, begin, sums = self._state(), 0, np.zeros(3)
-        order = np.empty(0 if self.rng is None else n, np.int64)
-        if self.rng is not None:
-            net.shuffle(int(self.rng.integers(2**63)), order)
+        plan, n = self.net.plan, len(self.batch[2])
+        begun, begin, sums = self.state(), 0, np.zeros(3)
+        self.begin_epoch()
         while begin < n:
             start, before = time.perf_counter(), begin
             plan.set_loss(*self.batch[:2], self.l2)
             plan.set_update(self.optimizer, self.clip)
             try:
-                begin = net.epoch_steps(
-                    self.batch, self.room, order, begin, self.steps, self.optimizer, sums
-                )
+                begin = self.take_steps(begin, sums)
             finally:  # also when Ctrl-C was pressed in the meantime
                 plan.passed(int(plan.recipe[codes.STEP]) - self.optimizer.step)
                 self.optimizer.step = int(plan.recipe[codes.STEP])
@@ -245,16 +261,43 @@ class _Run:
             if begin - before >= self.steps * self.batch_size:
                 share = SLICE / max(time.perf_counter() - start, 1e-6)
                 self.steps = max(1, int(self.steps * min(share, 10)))
-        if not np.isfinite(net.parameters).all():
+        if not self.is_finite():
             raise DivergenceError(too_large("a parameter is NaN or infinite"))
         self.finished += 1
         return float(sums[0] / sums[1]) if sums[1] else 0.0
+
+    def begin_epoch(self) -> None:
+        """The order of the rows."""
+        if self.rng is not None:
+            self.net.shuffle(int(self.rng.integers(2**63)), self.order)
+
+    def take_steps(self, begin: int, sums: Array) -> int:
+        """Some steps from a row of the order on; returns the row after them."""
+        return self.net.epoch_steps(
+            self.batch, self.room, self.order, begin, self.steps, self.optimizer, sums
+        )
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return bool(np.isfinite(self.net.parameters).all())
+
+    def evaluate(self, validation: Batch) -> dict[str, float]:
+        """The scores of other data."""
+        return self.net.evaluate_checked(*validation)
+
+    def call(self, callbacks: list[Callback], history: History) -> list[Any]:
+        """What the callbacks answer; they see the network, and may change it."""
+        return [callback(self.net, history) for callback in callbacks]
+
+    def close(self) -> None:
+        """Nothing to bring home."""
 
     def restore(self) -> None:
         """Put the network and the optimiser back to the last good state."""
         self.net.parameters[...], self.optimizer.step, self.optimizer.state = self.good
 
-    def _state(self) -> tuple[Array, int, dict[str, Array]]:
+    def state(self) -> Any:
+        """Parameters and the optimiser's state as they are now."""
         slots = {slot: array.copy() for slot, array in self.optimizer.state.items()}
         return self.net.parameters.copy(), self.optimizer.step, slots
 
@@ -268,12 +311,25 @@ def _stall(history: History) -> int:
     return stall
 
 
+def _check_budget(device: str, data_budget: int | None) -> int | None:
+    if data_budget is not None and device != "cuda":
+        raise ValueError(
+            f"data_budget: expected None on {device}, which copies no data, got {data_budget!r}"
+        )
+    return None if data_budget is None else check_count("data_budget", data_budget)
+
+
 def _check_data(
     net: "Sequential", x: object, t: object, loss: Given, sample_weight: object, l2: float
-) -> tuple[Loss, str, Array, Array, Array]:
+) -> Batch:
     """Check shapes, dtypes and every number once, before the first step."""
     batch = net.check_batch(x, t, loss, sample_weight, l2)
-    found, _, x_checked, t_checked, weights = batch
+    found, kernel, x_checked, t_checked, weights = batch
+    if on_gpu(x_checked):
+        from . import gpu_losses
+
+        gpu_losses.check_data(found, kernel, x_checked, t_checked, weights, net.out_features)
+        return batch
     check_finite("x", x_checked)
     if t_checked.dtype.kind in "iu":
         losses.check_labels_range(t_checked, net.out_features)
@@ -285,9 +341,7 @@ def _check_data(
     return batch
 
 
-def _check_pair(
-    net: "Sequential", pair: object, loss: Given
-) -> tuple[Loss, str, Array, Array, Array]:
+def _check_pair(net: "Sequential", pair: object, loss: Given) -> Batch:
     if not isinstance(pair, tuple | list):
         raise TypeError(
             f"validation_data: expected a pair (x, t) of arrays, got {type(pair).__name__}"

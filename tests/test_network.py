@@ -269,6 +269,20 @@ def test_batches_of_many_sizes_in_turn():
         np.testing.assert_allclose(net.gradients, gradients, rtol=1e-12)
 
 
+def test_a_precision_that_the_device_or_the_dtype_does_not_have_is_refused():
+    layer = fastbp.Dense(2, 1)
+    with pytest.raises(ValueError, match=r"precision: .* on cpu, got 'tf32', .* device='cuda'"):
+        fastbp.Sequential(layer, precision="tf32")
+    with pytest.raises(
+        ValueError, match="precision: expected one of float32, tf32, bf16; got 'fp8'"
+    ):
+        fastbp.Sequential(layer, precision="fp8")
+    double = fastbp.Dense(2, 1, dtype="float64")
+    with pytest.raises(ValueError, match=r"precision: expected None .* in float64, .*'float32'"):
+        fastbp.Sequential(double, precision="float32")
+    assert fastbp.Sequential(layer, precision="float32").precision == "float32"
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("device", ["cpu", "reference"])
 def test_empty_batch(loss, device):

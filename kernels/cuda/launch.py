@@ -8,6 +8,7 @@ import inspect
 import math
 import warnings
 from contextlib import contextmanager
+from copy import copy
 from functools import cache, lru_cache
 from typing import Any
 
@@ -63,10 +64,14 @@ class Kernel:
             for (name, of, dtype), argument in zip(self.operands, arguments, strict=True)
         ]
         configuration = grid, self.threads, stream(), shared
-        if SIMULATED:
-            self.dispatcher()[configuration](*arguments)
+        if SIMULATED:  # whose kernels remember their last configuration
+            run = copy(self.dispatcher())[configuration]
         else:
-            configured(self, *configuration)(*arguments)
+            run = configured(self, *configuration)
+        if _kept is not None:
+            _kept.append((run, arguments))
+        if _kept is None or not SIMULATED:
+            run(*arguments)
 
 
 @lru_cache(maxsize=1024)
@@ -164,9 +169,14 @@ def device_of(array):
         return current_device()
     if hasattr(array, "gpu_data"):
         return array.gpu_data.context.device.id
+    return device_at(address_of(array))
+
+
+def device_at(address):
+    """The number of the GPU whose memory an address is in."""
     driver = host.cudadrv.driver.binding
     attribute = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    error, ordinal = driver.cuPointerGetAttribute(attribute, address_of(array))
+    error, ordinal = driver.cuPointerGetAttribute(attribute, address)
     return current_device() if int(error) else ordinal
 
 
@@ -210,35 +220,51 @@ def nothing(like):
 def read(array, begin, end):
     """Some numbers of an array on the GPU, on the host; waits for them."""
     values = array[begin:end].copy_to_host(stream=stream())
-    if stream():
-        stream().synchronize()
+    synchronize()
     return values
 
 
 def free_bytes():
     """Bytes that the GPU in use has left."""
-    return 0 if SIMULATED else host.current_context().get_memory_info().free
+    return 2**40 if SIMULATED else host.current_context().get_memory_info().free
 
 
-_using = [(0, "float32")]  # (stream, precision), the innermost last
+class Plain:
+    """What repeats steps by launching them again; graphs.Recorder records them."""
+
+    def run(self, key, launches):
+        """Do what `launches()` launches."""
+        launches()
+
+
+_using = [(0, "float32", Plain())]  # (stream, precision, recorder), the innermost last
+_kept: list[Any] | None = None  # launches and their arguments while they are recorded
 
 
 @contextmanager
-def using(stream=None, precision=None):
+def using(stream=None, precision=None, recorder=None):
     """How the launches inside of `with` run.
 
     stream: one of Numba's, or what records a graph. precision: of the products of wide layers in
     float32: "float32" exact, "tf32" or "bf16" on tensor cores, which round the operands to 10 or 7
-    bits of mantissa and sum in float32. Nothing else is rounded.
+    bits of mantissa and sum in float32. Nothing else is rounded. recorder: what repeats the steps
+    of an epoch.
     """
     if precision not in (None, *PRECISIONS):
         raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
     outer = _using[-1]
-    _using.append((outer[0] if stream is None else stream, precision or outer[1]))
+    stream = outer[0] if stream is None else stream
+    _using.append((stream, precision or outer[1], recorder or outer[2]))
     try:
         yield
     finally:
         _using.pop()
+
+
+@cache
+def stream_of(number, purpose):
+    """A stream of GPU `number` for a purpose, the same every time."""
+    return host.stream()
 
 
 def stream():
@@ -249,3 +275,27 @@ def stream():
 def precision():
     """The precision in use."""
     return _using[-1][1]
+
+
+def recorder():
+    """What repeats the steps of an epoch."""
+    return _using[-1][2]
+
+
+@contextmanager
+def recording():
+    """Launches inside of `with` are kept with their arguments; the simulator runs none of them."""
+    global _kept
+    _kept = kept = []
+    try:
+        yield kept
+    finally:
+        _kept = None
+
+
+def synchronize():
+    """Wait for the stream in use."""
+    if stream():
+        stream().synchronize()
+    else:
+        host.synchronize()

@@ -277,6 +277,8 @@ def sparse_softmax_cross_entropy(z, t, sample_weight, dz):
 
 @for_reals
 def sigmoid_kernel(real):
+    """Lanes of threads share a row of p = sigmoid(z)."""
+
     @kernel(int32, real[:, ::1], real[:, ::1], threads=ROW_THREADS)
     def sigmoid(lanes, z, p):
         n, m = z.shape
@@ -291,6 +293,8 @@ def sigmoid_kernel(real):
 
 @for_reals
 def probability_kernel(real):
+    """Lanes of threads share a row of p = softmax(z)."""
+
     @kernel(int32, real[:, ::1], real[:, ::1], threads=ROW_THREADS)
     def softmax(lanes, z, p):
         shared = cuda.shared.array(ROW_THREADS, real)

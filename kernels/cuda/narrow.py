@@ -10,13 +10,19 @@ from functools import lru_cache
 from math import inf, nan
 
 import numpy as np
-from numba.types import float64, int32, int64
+from numba.types import float64, int32, int64, uint64
 
-from .. import codes
 from ..codes import (
     ACTIVATION,
+    DELTA,
+    DENSE,
+    DROPOUT,
     HUBER,
     KEEPS_Z,
+    KIND,
+    RATES,
+    SEED,
+    SOFTMAX_CROSS_ENTROPY,
     SPARSE_SOFTMAX_CROSS_ENTROPY,
     B,
     K,
@@ -27,6 +33,7 @@ from ..codes import (
 )
 from .activations import apply, slope
 from .blocks import NARROW_SLICES, NARROW_THREADS, NARROW_WIDTH, SHARED, blocks
+from .dropout import masked, scale_and_threshold, seed_of_step
 from .elementary import exp, log
 from .launch import REALS, current_device, kernel, variants
 from .losses import share_of, term
@@ -68,6 +75,20 @@ def forward(table, i, rows, a, w, c, s):
         if z >= 0:
             s[z + e] = v
         s[y + e] = apply(table[i, ACTIVATION], v)
+    cuda.syncthreads()
+
+
+@device
+def through_mask(table, masks, i, rows, row, scratch, a, b, s):
+    """b = a under the mask of dropout layer i, for a panel from `row` on; both in s, or the same.
+
+    masks: (layers, 2), the scale and the threshold of each layer.
+    """
+    m, real = table[i, M], type(s[0])
+    seed = seed_of_step(uint64(table[i, SEED]), uint64(2**63 - 1), scratch)
+    scale, threshold = real(masks[i, 0]), uint64(masks[i, 1])
+    for e in range(cuda.threadIdx.x, rows * m, NARROW_THREADS):
+        s[b + e] = masked(s[a + e], seed, row * m + e, scale, threshold)
     cuda.syncthreads()
 
 
@@ -142,6 +163,7 @@ def softmax_row(mass, m, share, y, dz, s):
 
 @device
 def loss_of_labels(loss, m, delta, share, i, t, y, dz, s):
+    """dz of row i of a batch whose targets are labels; returns its loss."""
     real = type(s[0])
     if not (t[i] >= 0 and t[i] < m):
         return real(nan)
@@ -152,9 +174,10 @@ def loss_of_labels(loss, m, delta, share, i, t, y, dz, s):
 
 @device
 def loss_of_numbers(loss, m, delta, share, i, t, y, dz, s):
+    """dz of row i of a batch whose targets are numbers; returns its loss."""
     real = type(s[0])
     row, mass = real(0), real(0)
-    if loss == codes.SOFTMAX_CROSS_ENTROPY:
+    if loss == SOFTMAX_CROSS_ENTROPY:
         for j in range(m):
             mass += t[i, j]
         peak, rest = softmax_row(mass, m, share, y, dz, s)
@@ -176,11 +199,11 @@ def narrow_kernel(real, label):
     row_loss = loss_of_labels if sparse else loss_of_numbers
 
     @kernel(
-        real[:, ::1], targets, real[::1], int64[:, ::1], real[::1], int32, real, int32, int32,
-        int32, float64[::1], real[::1], threads=NARROW_THREADS,
+        real[:, ::1], targets, real[::1], int64[:, ::1], float64[:, ::1], real[::1], int32, real,
+        int32, int32, int32, float64[::1], real[::1], threads=NARROW_THREADS,
     )  # fmt: skip
     def narrow_network(
-        x, t, sample_weight, table, w, loss, delta, rows, kept, wide, scratch, out
+        x, t, sample_weight, table, masks, w, loss, delta, rows, kept, wide, scratch, out
     ):  # fmt: skip
         s = cuda.shared.array(0, real)
         sums = cuda.shared.array(NARROW_THREADS, float64)
@@ -197,7 +220,11 @@ def narrow_kernel(real, label):
             cuda.syncthreads()
             for i in range(last + 1):
                 a = rows * table[i - 1, Y] if i > 0 else at_x
-                forward(table, i, rows, a, w, c, s)
+                if table[i, KIND] == DENSE:
+                    forward(table, i, rows, a, w, c, s)
+                else:
+                    b = rows * table[i, Y]
+                    through_mask(table, masks, i, rows, row, scratch, a, b, s)
             for r in range(thread, rows, NARROW_THREADS):
                 i, dz = row + r, above + r * m
                 if i < n:
@@ -209,14 +236,17 @@ def narrow_kernel(real, label):
             cuda.syncthreads()
             dz, dx = above, below
             for i in range(last, -1, -1):
-                a = rows * table[i - 1, Y] if i > 0 else at_x
-                through_activation(table, i, rows, dz, s)
-                cuda.syncthreads()
-                toward_weights(table, i, rows, a, dz, row == first, base, c, s, out)
-                if i > 0:
-                    toward_input(table, i, rows, dz, w, dx, c, s)
-                cuda.syncthreads()
-                dz, dx = dx, dz
+                if table[i, KIND] == DENSE:
+                    a = rows * table[i - 1, Y] if i > 0 else at_x
+                    through_activation(table, i, rows, dz, s)
+                    cuda.syncthreads()
+                    toward_weights(table, i, rows, a, dz, row == first, base, c, s, out)
+                    if i > 0:
+                        toward_input(table, i, rows, dz, w, dx, c, s)
+                    cuda.syncthreads()
+                    dz, dx = dx, dz
+                else:
+                    through_mask(table, masks, i, rows, row, scratch, dz, dz, s)
         total = block_sum(sums, total)
         if thread == 0:
             scratch[PARTIALS + cuda.blockIdx.x] = total
@@ -247,30 +277,35 @@ def elements_of(table):
 
 def slices_of(n, table, itemsize, t=None):
     """(slices, rows of a panel) where this kernel serves the network, else (0, 0)."""
-    kinds, label = table[:, codes.KIND], t is not None and t.ndim == 1
-    if (
-        (kinds != codes.DENSE).any()
-        or table[:, [K, M]].max() > NARROW_WIDTH
-        or (label and str(t.dtype) not in LABELS)
-    ):
+    label = t is not None and t.ndim == 1
+    if table[:, [K, M]].max() > NARROW_WIDTH or (label and str(t.dtype) not in LABELS):
         return 0, 0
     rows = rows_of_panel(n, elements_of(table)[2], itemsize)
     return (min(blocks(n, rows), NARROW_SLICES), rows) if rows else (0, 0)
 
 
 @lru_cache(maxsize=64)
-def _on_gpu(number, layers, content):
-    """A table on a GPU; it holds no seeds, so that it stays what it is."""
-    return host.to_device(np.frombuffer(content, np.int64).reshape(layers, -1).copy())
+def _on_gpu(number, dtype, columns, content):
+    """A small table on a GPU. A network's is that of step 0, so that it stays what it is."""
+    return host.to_device(np.frombuffer(content, dtype).reshape(-1, columns).copy())
 
 
-def launch_narrow(x, t, sample_weight, table, loss, delta, parameters, slices, rows, out):
+def _masks(table, numbers):
+    """(layers, 2): the scale and the threshold of each dropout layer."""
+    rates = numbers[RATES:] * (table[:, KIND] == DROPOUT)
+    return np.array([scale_and_threshold(rate) for rate in rates], float)
+
+
+def launch_narrow(x, t, sample_weight, table, loss, numbers, parameters, slices, rows, out):
     """Leaves the partial sums of the loss in scratch, the gradients of every slice in `out`."""
     kept, widest, elements = elements_of(table)
     label = str(t.dtype) if loss == SPARSE_SOFTMAX_CROSS_ENTROPY else ""
-    device_table = _on_gpu(current_device(), len(table), table.tobytes())
+    tables = [
+        _on_gpu(current_device(), a.dtype.str, a.shape[1], a.tobytes())
+        for a in (table, _masks(table, numbers))
+    ]
     NARROW_NETWORKS[x.dtype, label](
-        slices, x, t, sample_weight, device_table, parameters, loss,
-        delta if loss == HUBER else 0.0, rows, kept, widest, scratch(), out,
+        slices, x, t, sample_weight, *tables, parameters, loss,
+        numbers[DELTA] if loss == HUBER else 0.0, rows, kept, widest, scratch(), out,
         shared=rows * elements * x.dtype.itemsize,
     )  # fmt: skip

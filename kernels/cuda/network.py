@@ -3,17 +3,20 @@
 The network is a table, what a step does a recipe of integers and numbers: see codes.py. x, t,
 parameters and all that grows with them stay on the GPU. The host waits for it once in a step, and
 once in a call of network_epoch: whether a loss is finite is seen on the GPU, by a gate (sums.py).
+The launches of a step are the same every time, so that they can be recorded (graphs.py).
 """
 
+from functools import partial
+
 import numpy as np
-from numba.types import float64, int32, int64
 
 from .. import codes
-from .blocks import FLAT, FLAT_BLOCKS, blocks, flat_grid
+from . import launch
+from .batches import launch_batch
 from .dense import backward, dense_backward_work, dense_forward, dense_forward_work
-from .dropout import dropout
-from .launch import REALS, for_reals, kernel, nothing, read
-from .losses import LABELS, launch_loss
+from .dropout import NEXT_SEED, dropout
+from .launch import address_of, nothing
+from .losses import launch_loss
 from .narrow import launch_narrow, slices_of
 from .optimizers import adamw, rmsprop, sgd
 from .regularization import clip_by_value, launch_clip, launch_penalty
@@ -22,11 +25,9 @@ from .sums import (
     DIFFERENCES,
     LAST,
     LOSS,
-    PARTIALS,
     PLAIN,
     WEIGHT,
     account,
-    block_sum,
     flat_sum,
     gated,
     launch_slices,
@@ -37,9 +38,6 @@ from .sums import (
     spoil_loss,
     sum_partials,
 )
-from .target import cuda
-
-NEXT_SEED = 0xD1342543DE82EF95  # from one pass to the next; odd, so that no seed comes twice
 
 
 def network_work(n, table):
@@ -93,7 +91,8 @@ def _saved(work, n, row):
 def network_forward(x, table, numbers, training, parameters, work, y):
     """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
 
-    With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on.
+    With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on. y may
+    then be None: the last layer's output stays in work.
     """
     n, rows = x.shape[0], table.tolist()
     room = work[n * (_kept(table) + 2 * _widest(table)) :]
@@ -109,8 +108,8 @@ def network_forward(x, table, numbers, training, parameters, work, y):
             z = _matrix(work, n * row[codes.Z] if training else -1, n, m)
             dense_forward(x, w, b, row[codes.ACTIVATION], room, z, above)
         x = above
-    if training and y is not x and n:
-        y.copy_to_device(x)
+    if training and y is not None and n:
+        y.copy_to_device(x, stream=launch.stream())
 
 
 def network_loss_gradients(
@@ -120,17 +119,20 @@ def network_loss_gradients(
 
     gradients: (size,) of it, dx: (n, k) or empty; without meaning if the loss is not finite.
     """
-    open_gate(1, scratch())
+    open_gate(1, 0, 0, scratch())
     _launch_gradients(
-        1.0, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+        (1.0, 0), x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
     )
     return result(LAST)
 
 
 def _launch_gradients(
-    weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
+    counts, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
-    """Gradients, while the gate is open; then the loss goes to its account with this weight."""
+    """Gradients, while the gate is open; then the loss goes to its account.
+
+    counts: the weight of the batch there (0: of its sample weights), and its rows.
+    """
     slices, panel = slices_of(x.shape[0], table, x.dtype.itemsize, t)
     operands = x, t, sample_weight, table, recipe, numbers, parameters, work, gradients
     with gated():
@@ -141,7 +143,10 @@ def _launch_gradients(
         if numbers[codes.L2] != 0:
             size = int(recipe[codes.WEIGHTS])
             launch_penalty(parameters[:size], numbers[codes.L2], gradients[:size])
-    account(1, weight, numbers[codes.L2] != 0, scratch())
+    betas = numbers[codes.FIRST + 1 : codes.FIRST + 3]
+    if recipe[codes.OPTIMIZER] != codes.ADAMW:
+        betas = 0.0, 0.0
+    account(1, *counts, numbers[codes.L2] != 0, *betas, scratch())
 
 
 def _narrow(
@@ -151,9 +156,8 @@ def _narrow(
     if sample_weight.size:
         flat_sum(sample_weight, PLAIN, WEIGHT)
     launch_narrow(
-        x, t, sample_weight, table, recipe[codes.LOSS], numbers[codes.DELTA], parameters,
-        slices, panel, work,
-    )  # fmt: skip
+        x, t, sample_weight, table, recipe[codes.LOSS], numbers, parameters, slices, panel, work
+    )
     sum_partials(1, slices, LOSS, scratch())
     size = gradients.size
     launch_slices(slices, size, False, work, gradients.reshape(1, size), gradients[:0])
@@ -165,7 +169,7 @@ def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradi
     kept, widest = _kept(table), _widest(table)
     room = work[n * (kept + 2 * widest) :]
     y = _matrix(work, n * rows[-1][codes.Y], n, rows[-1][codes.M])
-    network_forward(x, table, numbers, True, parameters, work, y)
+    network_forward(x, table, numbers, True, parameters, work, None)
     places = n * kept, n * (kept + widest)
     above = _matrix(work, places[0], n, rows[-1][codes.M])
     launch_loss(recipe[codes.LOSS], y, t, numbers[codes.DELTA], sample_weight, above)
@@ -214,26 +218,32 @@ def network_step(
 
     The step count of the recipe goes up by one, each dropout layer's seed to the next.
     """
-    open_gate(1, scratch())
-    ahead = recipe.copy()
-    _launch_step(
-        1.0, x, t, sample_weight, table, ahead, numbers, work, gradients, parameters, first, second
-    )
-    loss, _, _, steps = results()
-    recipe[codes.STEP] += int(steps)
-    _next_masks(table, int(steps))
+    step = int(recipe[codes.STEP])
+    open_gate(1, step, 0, scratch())
+    what = *_at_step_0(table, recipe), numbers, work, gradients, parameters, first, second
+    _launch_step((1.0, 0), x, t, sample_weight, *what)
+    loss, _, _, after, _ = results()
+    recipe[codes.STEP] = after
+    _next_masks(table, after - step)
     return loss
 
 
+def _at_step_0(table, recipe):
+    """What every step shares: seeds and step count as they were before the first."""
+    table, recipe = table.copy(), recipe.copy()
+    _next_masks(table, -int(recipe[codes.STEP]))
+    recipe[codes.STEP] = 0
+    return table, recipe
+
+
 def _launch_step(
-    weight, x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
+    counts, x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
 ):
-    """Gradients and update while the gate is open. The recipe goes on as if it were."""
+    """Gradients and update while the gate is open; table and recipe as they were at step 0."""
     _launch_gradients(
-        weight, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
+        counts, x, t, sample_weight, table, recipe, numbers, parameters, work, gradients,
         nothing(x),
     )  # fmt: skip
-    recipe[codes.STEP] += 1
     with gated():
         network_update(recipe, numbers, gradients, parameters, first, second)
 
@@ -243,69 +253,6 @@ def _next_masks(table, steps):
     for row in table:
         if row[codes.KIND] == codes.DROPOUT:
             row[codes.SEED] = (int(row[codes.SEED]) + steps * NEXT_SEED) % 2**63
-
-
-def rows_kernel(real, name):
-    @kernel(real[:, ::1], int64[::1], real[:, ::1], threads=FLAT, variant=name)
-    def gather_rows(source, chosen, target):
-        columns = source.shape[1]
-        for e in range(cuda.grid(1), target.size, cuda.gridsize(1)):
-            target[e // columns, e % columns] = source[chosen[e // columns], e % columns]
-
-    return gather_rows
-
-
-def items_kernel(of, name):
-    @kernel(of[::1], int64[::1], of[::1], threads=FLAT, variant=name)
-    def gather_items(source, chosen, target):
-        for i in range(cuda.grid(1), target.size, cuda.gridsize(1)):
-            target[i] = source[chosen[i]]
-
-    return gather_items
-
-
-TYPES = {str(dtype): real for dtype, real in REALS.items()}
-GATHER = {(name, 2): rows_kernel(of, name) for name, of in TYPES.items()}
-GATHER |= {(name, 1): items_kernel(of, name) for name, of in (TYPES | LABELS).items()}
-
-
-@for_reals
-def weights_kernel(real):
-    @kernel(real[::1], int64[::1], int32, int32, int32, float64[::1], threads=FLAT)
-    def weights_of_batches(s, order, begin, batch, rows, scratch):
-        shared = cuda.shared.array(FLAT, float64)
-        first, total = begin + cuda.blockIdx.x * batch, 0.0
-        for i in range(first + cuda.threadIdx.x, min(first + batch, rows), FLAT):
-            total += s[order[i]] if order.size > 0 else s[i]
-        total = block_sum(shared, total)
-        if cuda.threadIdx.x == 0:
-            scratch[PARTIALS + cuda.blockIdx.x] = total
-
-    return weights_of_batches
-
-
-def _weights(sample_weight, order, begin, batch, rows, count):
-    """The weight of each of the next batches, on the host: one that weighs nothing is left out."""
-    if sample_weight.size == 0:
-        return [float(min(batch, rows - begin - i * batch)) for i in range(count)]
-    kernel, place = weights_kernel[sample_weight.dtype], scratch()
-    kernel(count, sample_weight, order, begin, batch, rows, place)
-    return read(place, PARTIALS, PARTIALS + count).tolist()
-
-
-def _batch(whole, rooms, order, begin, end):
-    """x, t and sample_weight of one batch: pieces, or the chosen rows in the room for them."""
-    if order.size == 0:
-        return [a[begin:end] if a.size else a for a in whole]
-    chosen = order[begin:end]
-    return [_gather(a, chosen, room) if a.size else a for a, room in zip(whole, rooms)]
-
-
-def _gather(source, chosen, room):
-    """The chosen rows of an array, in the room for a batch."""
-    target = room[: chosen.size]
-    GATHER[str(source.dtype), source.ndim](flat_grid(target.size), source, chosen, target)
-    return target
 
 
 def network_epoch(
@@ -319,32 +266,39 @@ def network_epoch(
     losses, the weights and the last loss added, added and written. It stops before a batch whose
     loss is not finite: sums[2] then holds that loss.
     """
-    rows, batch, done = x.shape[0], x_batch.shape[0], False
-    while steps > 0 and begin < rows and not done:
-        count = min(steps, blocks(rows - begin, batch), FLAT_BLOCKS)  # one readback for so many
-        begins = range(begin, min(begin + count * batch, rows), batch)
-        weights = _weights(sample_weight, order, begin, batch, rows, count)
-        ahead, now, taken = recipe.copy(), table.copy(), []
-        open_gate(1, scratch())
-        for start, weight in zip(begins, weights):
-            if not weight > 0:
-                continue
-            taken.append(start)
-            batches = _batch(
-                (x, t, sample_weight), (x_batch, t_batch, s_batch), order, start,
-                min(start + batch, rows),
-            )  # fmt: skip
-            _launch_step(
-                weight, *batches, now, ahead, numbers, work, gradients, parameters, first, second
-            )
-            _next_masks(now, 1)
-        loss, losses, mass, good = results()
-        recipe[codes.STEP] += int(good)
-        _next_masks(table, int(good))
-        if taken:
-            sums += losses, mass, 0
-            sums[2] = loss
-        done = good < len(taken)
-        begin = taken[int(good)] if done else min(begin + count * batch, rows)
-        steps -= count
-    return begin
+    rows, batch, step = x.shape[0], x_batch.shape[0], int(recipe[codes.STEP])
+    end = min(begin + steps * batch, rows)
+    if begin >= end:
+        return begin
+    data, rooms = (x, t, sample_weight), (x_batch, t_batch, s_batch)
+    fixed, ahead = _at_step_0(table, recipe)
+    what = fixed, ahead, numbers, work, gradients, parameters, first, second
+    key = tuple(map(_identity, (*data, order, *rooms, *what))), launch.precision()
+    open_gate(1, step, begin, scratch())
+    try:
+        for start in range(begin, end, batch):
+            count = min(batch, rows - start)
+            step_of = partial(_batch_step, count, data, order, rooms, what)
+            launch.recorder().run((count, key), step_of)
+    finally:  # also when Ctrl-C was pressed in the meantime
+        loss, losses, weights, after, row = results()
+        recipe[codes.STEP] = after
+        _next_masks(table, after - step)
+    sums += losses, weights, 0
+    if after > step or row < end:
+        sums[2] = loss
+    return row
+
+
+def _batch_step(rows, data, order, rooms, what):
+    """One step on the next rows."""
+    batch = launch_batch(rows, data, order, rooms)
+    weight = 0.0 if data[2].size else float(rows)
+    _launch_step((weight, rows), *batch, *what)
+
+
+def _identity(array):
+    """What a launch takes of an array: its place on the GPU, or its numbers on the host."""
+    if isinstance(array, np.ndarray):
+        return array.tobytes()
+    return address_of(array) if array.size else 0, tuple(array.shape), str(array.dtype)

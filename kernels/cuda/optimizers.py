@@ -8,12 +8,14 @@ from numba.types import boolean, float64
 from .blocks import FLAT, flat_grid
 from .elementary import sqrt
 from .launch import for_reals, kernel
-from .sums import gate, is_open
+from .sums import BIAS1, BIAS2, gate, is_open
 from .target import cuda
 
 
 @for_reals
 def sgd_kernel(real):
+    """p -= rate g, or rate v with momentum."""
+
     @kernel(float64[::1], real[::1], real, real, boolean, real[::1], real[::1], threads=FLAT)
     def sgd(gate, gradients, rate, mu, nesterov, parameters, velocity):
         if not is_open(gate):
@@ -31,13 +33,19 @@ def sgd_kernel(real):
 
 @for_reals
 def adamw_kernel(real):
+    """bias1, bias2: 1 - beta**step, or 0 for those that the count beside the gate gives."""
+
     @kernel(
-        float64[::1], real[::1], real, real, real, real, real, real, real, real, real[::1],
-        real[::1], real[::1], threads=FLAT,
+        float64[::1], real[::1], real, real, real, real, real, real, float64, float64, float64,
+        real[::1], real[::1], real[::1], threads=FLAT,
     )  # fmt: skip
-    def adamw(gate, gradients, b1, new1, b2, new2, eps, shrink, m_scale, v_scale, parameters, m, v):
+    def adamw(
+        gate, gradients, b1, new1, b2, new2, eps, shrink, rate, bias1, bias2, parameters, m, v
+    ):  # fmt: skip
         if not is_open(gate):
             return
+        m_scale = real(rate / (bias1 if bias1 > 0 else gate[BIAS1]))
+        v_scale = real(1 / (bias2 if bias2 > 0 else gate[BIAS2]))
         for i in range(cuda.grid(1), parameters.size, cuda.gridsize(1)):
             g = gradients[i]
             mean = b1 * m[i] + new1 * g
@@ -51,6 +59,8 @@ def adamw_kernel(real):
 
 @for_reals
 def rmsprop_kernel(real):
+    """p -= rate g / (sqrt(s) + eps)."""
+
     @kernel(float64[::1], real[::1], real, real, real, real, real[::1], real[::1], threads=FLAT)
     def rmsprop(gate, gradients, rate, old, new, eps, parameters, square):
         if not is_open(gate):
@@ -82,13 +92,16 @@ def adam(gradients, learning_rate, beta1, beta2, eps, step, parameters, m, v):
 
 
 def adamw(gradients, learning_rate, beta1, beta2, eps, weight_decay, step, parameters, m, v):
-    """p -= learning_rate weight_decay p, then a step of Adam (Loshchilov & Hutter 2019)."""
+    """p -= learning_rate weight_decay p, then a step of Adam (Loshchilov & Hutter 2019).
+
+    step 0, behind a gate: the step that is counted there.
+    """
     grid, step = flat_grid(parameters.size), int(step)
     if grid:
         adamw_kernel[parameters.dtype](
             grid, gate(), gradients, beta1, 1 - beta1, beta2, 1 - beta2, eps,
-            1 - learning_rate * weight_decay, learning_rate / (1 - beta1**step),
-            1 / (1 - beta2**step), parameters, m, v,
+            1 - learning_rate * weight_decay, learning_rate, 1 - beta1**step, 1 - beta2**step,
+            parameters, m, v,
         )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ from .target import cuda
 
 @for_reals
 def penalty_kernel(real):
+    """dw += 2 reg w, and partial sums of the penalty."""
+
     @kernel(float64[::1], real[::1], float64, real[::1], float64[::1], threads=FLAT)
     def l2_penalty(gate, w, reg, dw, scratch):
         if not is_open(gate):
@@ -41,6 +43,8 @@ def penalty_kernel(real):
 
 @for_reals
 def scale_kernel(real):
+    """gradients *= max_norm / norm where the norm is larger."""
+
     @kernel(float64[::1], float64, float64[::1], real[::1], threads=FLAT)
     def clip_by_global_norm(gate, max_norm, scratch, gradients):
         if not is_open(gate):
@@ -56,6 +60,8 @@ def scale_kernel(real):
 
 @for_reals
 def clip_kernel(real):
+    """gradients within +-limit; a NaN stays."""
+
     @kernel(float64[::1], real, real[::1], threads=FLAT)
     def clip_by_value(gate, limit, gradients):
         if not is_open(gate):

@@ -3,14 +3,17 @@
 A flat sum runs in float64: every block leaves a partial sum in `scratch`, then one block adds them.
 
 A step must change nothing once a loss is not finite, and the host shall not wait to see it: what
-changes parameters, state or gradients asks a gate on the GPU first. `account` closes it.
+changes parameters, state or gradients asks a gate on the GPU first. `account` closes it. All else
+that changes from step to step stands beside it: the count of steps, and the row of the next batch.
+The launches of all steps are therefore the same, and may be recorded once (graphs.py).
 """
 
 from contextlib import contextmanager
 from functools import cache
+from math import nan
 
 import numpy as np
-from numba.types import boolean, float64, int32
+from numba.types import boolean, float64, int32, int64
 
 from .blocks import FLAT, FLAT_BLOCKS, SUM_BLOCKS, SUM_OUTPUTS, SUM_SLICES, blocks, flat_grid
 from .elementary import isfinite
@@ -18,9 +21,12 @@ from .launch import allocate, current_device, for_reals, kernel, read
 from .target import cuda, device, host
 
 # Places in scratch: results; the gate (0: open) and what went through it, as the last loss, the
-# weighted losses, the weights and the number of steps; then the partial sums.
-LOSS, WEIGHT, PENALTY, NORM, CHECK, GATE, LAST, LOSSES, WEIGHTS, STEPS, PARTIALS = range(11)
-PLAIN, SQUARES, DIFFERENCES = range(3)  # sum a, sum a**2, sum (a - a): 0 if all are finite
+# weighted losses and the weights; the count of steps, the first row of the next batch, and Adam's
+# 1 - beta**step; then the partial sums.
+LOSS, WEIGHT, PENALTY, NORM, CHECK, GATE, LAST, LOSSES, WEIGHTS, STEP, ROW = range(11)
+BIAS1, BIAS2, PARTIALS = range(11, 14)
+# sum a, sum a**2, sum (a - a): 0 if all are finite, and how many are below 0
+PLAIN, SQUARES, DIFFERENCES, NEGATIVES = range(4)
 
 
 @cache
@@ -53,7 +59,12 @@ def gated():
 
 def gate():
     """The gate of the next launches: that of scratch, or one that is always open."""
-    return _gates[-1]() if _gates[-1] else _always_on(current_device())
+    return _always_on(current_device()) if ungated() else _gates[-1]()
+
+
+def ungated():
+    """Whether the next launches stand behind no gate but the one that is always open."""
+    return _gates[-1] is None
 
 
 @device
@@ -62,10 +73,12 @@ def is_open(gate):
     return gate[GATE] == 0 and isfinite(gate[LOSS])
 
 
-@kernel(float64[::1], threads=1)
-def open_gate(scratch):
+@kernel(int64, int64, float64[::1], threads=1)
+def open_gate(step, row, scratch):
+    """So many steps were taken before the next; its batch begins with this row."""
     for place in range(GATE, PARTIALS):
         scratch[place] = 0
+    scratch[STEP], scratch[ROW] = step, row
 
 
 @kernel(float64[::1], threads=1)
@@ -74,18 +87,30 @@ def spoil_loss(scratch):
     scratch[LOSS] += scratch[CHECK]
 
 
-@kernel(float64, boolean, float64[::1], threads=1)
-def account(weight, penalised, scratch):
-    """Adds a step to the sums, or closes the gate if its loss is not finite."""
-    if scratch[GATE] == 0:
-        loss = scratch[LOSS] + (scratch[PENALTY] if penalised else 0.0)
+@kernel(float64, int32, boolean, float64, float64, float64[::1], threads=1)
+def account(weight, rows, penalised, beta1, beta2, scratch):
+    """Adds a step to the sums and goes on by its rows, or closes the gate after a bad loss.
+
+    weight: of the batch, or 0 for the sum of its sample weights. One that weighs nothing is passed
+    over: it changes nothing, and counts as no step.
+    """
+    if scratch[GATE] != 0:
+        return
+    weight = weight if weight > 0 else scratch[WEIGHT]
+    loss = scratch[LOSS] + (scratch[PENALTY] if penalised else 0.0)
+    if not weight > 0:
+        scratch[LOSS] = nan
+    else:
         scratch[LAST] = loss
-        if isfinite(loss):
-            scratch[LOSSES] += weight * loss
-            scratch[WEIGHTS] += weight
-            scratch[STEPS] += 1
-        else:
+        if not isfinite(loss):
             scratch[GATE] = 1
+            return
+        scratch[LOSSES] += weight * loss
+        scratch[WEIGHTS] += weight
+        scratch[STEP] += 1
+        scratch[BIAS1] = 1 - beta1 ** scratch[STEP]
+        scratch[BIAS2] = 1 - beta2 ** scratch[STEP]
+    scratch[ROW] += rows
 
 
 @device
@@ -107,13 +132,22 @@ def block_sum(shared, value):
 
 @for_reals
 def sum_flat(real):
+    """Blocks take strides of a; each leaves its partial sum of what is asked for."""
+
     @kernel(real[::1], int32, float64[::1], threads=FLAT)
     def sum_flat(a, what, scratch):
         shared = cuda.shared.array(FLAT, float64)
         total = 0.0
         for i in range(cuda.grid(1), a.size, cuda.gridsize(1)):
             v = float64(a[i])
-            total += v if what == PLAIN else (v * v if what == SQUARES else v - v)
+            if what == PLAIN:
+                total += v
+            elif what == SQUARES:
+                total += v * v
+            elif what == DIFFERENCES:
+                total += v - v
+            else:
+                total += 1.0 if v < 0 else 0.0
         total = block_sum(shared, total)
         if cuda.threadIdx.x == 0:
             scratch[PARTIALS + cuda.blockIdx.x] = total
@@ -147,12 +181,15 @@ def result(place):
 
 
 def results():
-    """The last loss, the weighted losses, the weights and the steps since the gate was opened."""
-    return read(scratch(), LAST, STEPS + 1).tolist()
+    """The last loss, weighted losses and weights since the gate was opened, steps, the next row."""
+    loss, losses, weights, step, row = read(scratch(), LAST, ROW + 1).tolist()
+    return loss, losses, weights, int(step), int(row)
 
 
 @for_reals
 def sum_slices(real):
+    """Groups of threads take every SUM_SLICES-th slice; the first adds the sums of the others."""
+
     @kernel(
         int32, int32, boolean, float64[::1], real[::1], real[:, ::1], real[::1],
         threads=SUM_OUTPUTS * SUM_SLICES,

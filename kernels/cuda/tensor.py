@@ -72,13 +72,13 @@ def result(real, tile):
     """How a tile of c is computed and handed out, in turns that fit into shared memory."""
     rows, columns, depth, warp_rows, warp_columns, precision = tile
     across, down, wide = columns // warp_columns, warp_rows // 16, warp_columns // 8
-    turns = min(4, rows // 16)
+    turns, shape = min(4, rows // 16), 4 * down * wide
     each = rows // 16 // turns  # rows of fragments in one turn
     a_words, b_words, bf16 = 4 * down, 2 * wide, precision == "bf16"
 
     @device
     def clear(c):
-        for i in range(4 * down * wide):
+        for i in range(shape):
             c[i] = real(0)
 
     @device
@@ -139,5 +139,5 @@ def result(real, tile):
     def column_of(e):
         return e % columns
 
-    shape, staged = 4 * down * wide, (rows // turns, columns)
+    staged = rows // turns, columns
     return Result(shape, clear, multiply, stage, staged, row_of, column_of, turns)

@@ -192,7 +192,7 @@ def test_the_same_steps_give_the_same_bits(name):
     assert [a.tobytes() for a in first] == [a.tobytes() for a in again]
 
 
-def test_a_narrow_epoch_is_five_kernels_a_step_and_one_wait(monkeypatch):
+def test_a_narrow_epoch_is_six_kernels_a_step_and_one_wait(monkeypatch):
     names, waits, call, read = [], [], launch.Kernel.__call__, sums.read
 
     def record(kernel, *arguments, **more):
@@ -207,7 +207,7 @@ def test_a_narrow_epoch_is_five_kernels_a_step_and_one_wait(monkeypatch):
     none = target.host.to_device(np.empty(0, int))
     end = cuda.network_epoch(x, t, s, none, 0, 9, *out[:3], x[:7], t[:7], s, *out[3:], np.zeros(3))
     assert end == len(case.x)
-    step = ["narrow_network", "sum_partials", "sum_slices", "account", "adamw"]
+    step = ["gather_batch", "narrow_network", "sum_partials", "sum_slices", "account", "adamw"]
     assert names == ["open_gate", *step, *step]
     assert len(waits) == 1
 
@@ -217,4 +217,6 @@ def test_the_nets_are_what_their_names_say():
     slices, rows = narrow.slices_of(n, table, 8)
     assert slices
     assert target.SIMULATED is (slices * rows < n)
+    masked = Case("narrow", np.dtype(float), dropout=0.3).plan.table
+    assert narrow.slices_of(n, masked, 8)[0]
     assert narrow.slices_of(5, Case("wide", np.dtype(float)).plan.table, 8) == (0, 0)

@@ -151,14 +151,15 @@ def test_losses_and_sums(name, recorder):
 def test_a_narrow_network(labels, recorder):
     table = np.array([
         [codes.DENSE, 3, 5, codes.TANH, 0, 25, 0, -1, -1],
-        [codes.DENSE, 5, 2, codes.IDENTITY, 15, 30, 5, -1, -1],
+        [codes.DROPOUT, 5, 5, -1, -1, -1, 5, -1, 7],
+        [codes.DENSE, 5, 2, codes.IDENTITY, 15, 30, 10, -1, -1],
     ])  # fmt: skip
     x, numbers, s, parameters, gradients = operands((14, 3), (14, 2), 14, 32, 32)
     t = target.host.to_device(np.arange(14) % 2) if labels else numbers
     loss = codes.SPARSE_SOFTMAX_CROSS_ENTROPY if labels else codes.HUBER
     recipe = np.array([loss, codes.NO_CLIP, codes.SGD, 0, 25])
     (work,) = operands(cuda.network_work(14, table))
-    settings, none = np.array([1.0, 0.1, 0, 0.1, 0, 0, 0, 0, 0, 0]), gradients[:0]
+    settings, none = np.array([1.0, 0.1, 0, 0.1, 0, 0, 0, 0, 0, 0.4, 0]), gradients[:0]
     cuda.network_step(x, t, s, table, recipe, settings, work, gradients, parameters, none, none)
 
 
