@@ -37,7 +37,8 @@ def network(net: Any, x: Any, name: str = "net") -> Node:
     """
     y = x
     for layer, parameters in _layers(net, name):
-        y = f.dense(y, *parameters, activation=layer.activation)
+        w, *b = parameters
+        y = f.dense(y, w, b[0] if b else None, layer.activation)
     return y
 
 
