@@ -8,6 +8,7 @@ from numba import carray, cfunc, types
 from . import losses, optimizers, regularization
 from .checks import Array, check_count, check_number
 from .kernels import codes, cpu
+from .kernels.cpu import space
 from .kernels.cpu.pointers import doubles_at
 from .optimizers import Optimizer
 from .regularization import Clip
@@ -115,6 +116,21 @@ def workspace(
         plan.recipe,
         plan.numbers,
     )
+
+
+def njit_predict(net: "Sequential") -> Any:
+    """A function predict(workspace, x, y) that @njit code may call; y (n, m) is overwritten."""
+    return space.predict
+
+
+def njit_loss_and_gradients(net: "Sequential") -> Any:
+    """A function (workspace, x, t) -> loss for @njit code; fills workspace.gradients."""
+    return space.loss_and_gradients
+
+
+def njit_step(net: "Sequential") -> Any:
+    """A function step(workspace, x, t) -> loss for @njit code: one step of the optimiser."""
+    return space.step
 
 
 def low_level_callable(net: "Sequential") -> Any:

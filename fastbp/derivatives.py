@@ -14,6 +14,7 @@ import numpy as np
 
 from . import graph
 from .checks import Array, as_input, check_count, check_finite
+from .layers import Dense
 from .training import DivergenceError, too_large
 
 if TYPE_CHECKING:
@@ -139,14 +140,17 @@ def along(net: "Sequential", x: Array, what: str, direction: Array | None, out: 
 
 def architecture(net: "Sequential") -> Architecture:
     """What the compiled functions of a network depend on: sizes, activation, bias of each layer."""
-    dense = [layer for layer in net.layers if layer.kind == "dense"]
-    return tuple((x.in_features, x.out_features, x.activation, x.bias) for x in dense)
+    return tuple((*x.w.shape, x.activation, x.bias) for x in dense_layers(net))
+
+
+def dense_layers(net: "Sequential") -> list[Dense]:
+    """The layers that have parameters."""
+    return [layer for layer in net.layers if isinstance(layer, Dense)]
 
 
 def parameter_arrays(net: "Sequential") -> list[Array]:
     """The arrays for `graph.network_parameters`."""
-    dense = [layer for layer in net.layers if layer.kind == "dense"]
-    return [array for x in dense for array in ((x.w, x.b) if x.bias else (x.w,))]
+    return [array for x in dense_layers(net) for array in ((x.w, x.b) if x.bias else (x.w,))]
 
 
 def jacobian_row(y: graph.Node, x: graph.Node, v: graph.Node) -> graph.Node:

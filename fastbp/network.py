@@ -25,7 +25,6 @@ from .backends import BACKENDS, check_precision, kernels_for
 from .chain import check_chain
 from .checks import Array, as_input, check_choice, check_number, on_gpu
 from .interop import empty, home
-from .kernels.cpu import space
 from .layers import Dense, Layer
 from .losses import Given, Loss
 from .optimizers import Optimizer, slots
@@ -486,18 +485,9 @@ class Sequential:
 
     workspace = compiled.workspace
     low_level_callable = compiled.low_level_callable
-
-    def njit_predict(self) -> Any:
-        """A function predict(workspace, x, y) that @njit code may call; y (n, m) is overwritten."""
-        return space.predict
-
-    def njit_loss_and_gradients(self) -> Any:
-        """A function (workspace, x, t) -> loss for @njit code; fills workspace.gradients."""
-        return space.loss_and_gradients
-
-    def njit_step(self) -> Any:
-        """A function step(workspace, x, t) -> loss for @njit code: one step of the optimiser."""
-        return space.step
+    njit_predict = compiled.njit_predict
+    njit_loss_and_gradients = compiled.njit_loss_and_gradients
+    njit_step = compiled.njit_step
 
     def new_plan(self) -> Plan:
         """A description of the network that is nobody else's."""

@@ -80,7 +80,7 @@ def reduce(net: "Sequential") -> tuple[Any, ...]:
 def _revive(
     header: dict[str, Any], place: tuple[str, str | None], parameters: Array, gradients: Array
 ) -> "Sequential":
-    net = _build(header, place[0]).to(*place)
+    net = _build(header).to(*place)
     net.parameters[...], net.gradients[...] = parameters, gradients
     return net
 

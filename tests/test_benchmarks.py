@@ -382,3 +382,36 @@ def test_tables_of_the_notes(table, tmp_path):
     cells = "50 to 50 | 50 to 50 | 50 to 50 | 2.50 to 2.50 | 0 of 6 |"
     assert f"| below 128 | tanh, float32 | {cells}" in text
     assert "| 3-4-2 | 2 | 0.75 | 25 | 3.0 |  |  |" in text
+
+
+# A step with second derivatives in the loss
+
+
+def test_pinn_contenders_agree_by_hand():
+    from fastbp.benchmarks import pinn
+
+    net, x, f = pinn.problem((2, 6, 5, 1), 9, "float64")
+    parameters = [p for layer in net.layers for p in (layer.w, layer.b)]
+    laplacian = pinn.by_hand(parameters, x, np.tanh)
+    np.testing.assert_allclose(laplacian, net.to("reference").laplacian(x)[:, 0], rtol=1e-10)
+    ours = pinn.ours(net, x, f)
+    assert ours()[0] == pytest.approx(np.mean((laplacian - f) ** 2))
+    steps = {pinn.OURS: ours, "another": ours}
+    pinn.check(steps, "float64")
+    with pytest.raises(AssertionError, match=r"another is .* off; nothing was timed"):
+        pinn.check(steps | {"another": lambda: (0.0, ours()[1])}, "float64")
+
+
+def test_pinn_table_and_picture(tmp_path):
+    seconds = {"fastbp": 1.0, "JAX, jet": 3.0, "JAX, by hand": 1.5}
+    row = {"group": "table", "net": "2-4-1", "batch": 9, "dtype": "float32", "seconds": seconds}
+    made = {"benchmark": "pinn", "rows": [row], "provenance": {"threads": 2}}
+    assert report.SUMMARIES["pinn"](row) == {
+        "best": "JAX, jet",
+        "ratio": 3.0,
+        "best by hand": "JAX, by hand",
+        "ratio by hand": 1.5,
+    }
+    assert report.table(made).row_count == 1
+    (picture,) = plots.plot(made, tmp_path, "pinn")
+    assert picture.stat().st_size > 10_000

@@ -31,3 +31,14 @@ def test_poisson_is_solved(tmp_path, capsys):
     assert example("poisson").main(iterations=300, picture=tmp_path / "u.png") < 0.005
     assert "largest error of u" in capsys.readouterr().out
     assert (tmp_path / "u.png").stat().st_size > 10_000
+
+
+def test_burgers_is_learnt(tmp_path, capsys):
+    burgers = example("burgers")
+    x = np.array([-1.0, -0.5, 0.0, 0.5, 1.0])
+    start = burgers.solution(x, np.full(5, 1e-9))
+    np.testing.assert_allclose(start, -np.sin(np.pi * x), atol=1e-3)
+    error = burgers.main(steps=100, iterations=100, count=256, picture=tmp_path / "u.png")
+    assert error < 0.5
+    assert "in the mean" in capsys.readouterr().out
+    assert (tmp_path / "u.png").stat().st_size > 10_000

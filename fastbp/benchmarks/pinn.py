@@ -6,12 +6,14 @@ differentiate with each tool that they have for it; and by hand, with the forwar
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from .. import graph
+from ..derivatives import dense_layers
 from ..layers import Dense
 from ..network import Sequential
 from .measure import Contender, Contenders, equal_threads, installed, provenance, race
@@ -47,7 +49,7 @@ def ours(net: Sequential, x: Any, f: Any) -> Callable[[], Any]:
     right = graph.variable("f", (None,), x.dtype)
     residual = graph.laplacian(graph.network(net, points), points)[:, 0] - right
     step = net.objective(graph.mean(residual**2), [points, right])
-    return lambda: (step(x, f), [g for layer in net.layers for g in (layer.dw, layer.db)])
+    return lambda: (step(x, f), [g for layer in dense_layers(net) for g in (layer.dw, layer.db)])
 
 
 def by_hand(parameters: list[Any], x: Any, tanh: Callable[[Any], Any]) -> Any:
@@ -72,7 +74,7 @@ def jax_steps(net: Sequential, x: Any, f: Any) -> Iterator[tuple[str, Callable[[
     from jax.experimental import jet
 
     jax.config.update("jax_enable_x64", True)
-    parameters = [jnp.array(p) for layer in net.layers for p in (layer.w, layer.b)]
+    parameters = [jnp.array(p) for layer in dense_layers(net) for p in (layer.w, layer.b)]
     x, f = jnp.array(x), jnp.array(f)
     axes = [jnp.zeros_like(x).at[:, i].set(1) for i in range(x.shape[1])]
 
@@ -98,6 +100,12 @@ def jax_steps(net: Sequential, x: Any, f: Any) -> Iterator[tuple[str, Callable[[
         zero = jnp.zeros_like(x)
         return sum(jet.jet(lambda y: u(p, y), (x,), ((a, zero),))[1][1] for a in axes)
 
+    def mean_square(way: Callable[[Any], Any], p: list[Any]) -> Any:
+        return jnp.mean((way(p) - f) ** 2)
+
+    def ready(loss: Callable[[Any], Any]) -> Any:
+        return jax.block_until_ready(loss(parameters))
+
     ways = {
         "JAX, hessian": hessians,
         "JAX, jvp of jvp": forward_forward,
@@ -106,8 +114,8 @@ def jax_steps(net: Sequential, x: Any, f: Any) -> Iterator[tuple[str, Callable[[
         f"JAX, {BY_HAND}": lambda p: by_hand(p, x, jnp.tanh),
     }
     for name, way in ways.items():
-        loss = jax.jit(jax.value_and_grad(lambda p, way=way: jnp.mean((way(p) - f) ** 2)))
-        yield name, lambda loss=loss: jax.block_until_ready(loss(parameters))
+        loss = jax.jit(jax.value_and_grad(partial(mean_square, way)))
+        yield name, partial(ready, loss)
 
 
 def torch_steps(net: Sequential, x: Any, f: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -117,7 +125,7 @@ def torch_steps(net: Sequential, x: Any, f: Any) -> Iterator[tuple[str, Callable
     """
     import torch
 
-    arrays = [p for layer in net.layers for p in (layer.w, layer.b)]
+    arrays = [p for layer in dense_layers(net) for p in (layer.w, layer.b)]
     parameters = [torch.tensor(p, requires_grad=True) for p in arrays]
     points, right = torch.tensor(x, requires_grad=True), torch.tensor(f)
     still = torch.tensor(x)
@@ -153,7 +161,7 @@ def torch_steps(net: Sequential, x: Any, f: Any) -> Iterator[tuple[str, Callable
         return value.detach(), torch.autograd.grad(value, parameters[:-1])
 
     for name, way in ways.items():
-        yield name, lambda way=way: step(way)
+        yield name, partial(step, way)
 
 
 OTHERS = {"jax": jax_steps, "torch": torch_steps}

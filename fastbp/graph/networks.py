@@ -38,11 +38,13 @@ def network(net: Any, x: Any, name: str = "net") -> Node:
     """
     y = x
     for layer, parameters in _layers(net, name):
+        w, *b = parameters
+        bias = b[0] if b else None
         if isinstance(layer.activation, str):
-            y = f.dense(y, *parameters, activation=layer.activation)
+            y = f.dense(y, w, bias, layer.activation)
         else:  # an expression
-            z = f.dense(y, *parameters)
-            (y,) = rebuilt([layer.activation.value], {layer.activation.z: z}, lambda node: node)
+            z, own = f.dense(y, w, bias), layer.activation
+            (y,) = rebuilt([own.value], {own.z: z}, lambda node: node)
     return y
 
 

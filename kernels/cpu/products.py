@@ -75,7 +75,7 @@ def pack_left(a, a_row, rows, k, wide, panels):
 def pack_block(a, a_row, rows, columns, wide, block):
     """block[i * BLOCK + j] = a[i * a_row + j] for columns <= BLOCK, zero rows up to STEPS."""
     for i in range(turns_of(rows) * STEPS):
-        for j in range(0, BLOCK, wide):
+        for j in range(0, padded(columns, wide), wide):
             count = min(columns - j, wide) if i < rows else 0
             target = at(block, i * BLOCK + j)
             if count == wide:

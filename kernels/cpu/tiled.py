@@ -283,11 +283,15 @@ def pack_gradient(job, number, scratch):
         size = count * columns
         dz = carray(scratch, size)
         kept, above = carray(at(saved, row * m), size), carray(at(dy, row * m), size)
-        activation_gradient(get(job, ACTIVATION), kept, above, dz)
+        source, step = scratch, columns
+        if get(job, ACTIVATION) == IDENTITY:  # dz is dy
+            source, step = at(dy, row * m), m
+        else:
+            activation_gradient(get(job, ACTIVATION), kept, above, dz)
         for j in range(0, columns, wide):
             for i in range(count):
                 target = at(panels, j * depth + (row + i) * wide)
-                copy_part(target, at(scratch, i * columns + j), min(wide, columns - j))
+                copy_part(target, at(source, i * step + j), min(wide, columns - j))
     for j in range(0, columns, wide):
         panel = at(panels, j * depth)
         for i in range(rows, depth):

@@ -25,8 +25,8 @@ class Names(Protocol):
     def panels(self, job: Any) -> list[str]:
         """The lines that take a batch in panels; none within one."""
 
-    def work(self, kernel: str, rows: str, k: int | None, m: int | None, node: Node) -> list[str]:
-        """The line that makes the scratch of a kernel for matrices of k rows and m columns."""
+    def work(self, kernel: str, rows: str, shape: Shape, node: Node) -> list[str]:
+        """The line that makes the scratch of a kernel for weights of a shape."""
 
 
 def none(ndim: int, node: Node) -> str:
@@ -49,7 +49,7 @@ def forward(
     """A call of dense_forward."""
     return [
         *name.make(node),
-        *name.work("dense_forward", x, *shape, node),
+        *name.work("dense_forward", x, shape, node),
         f"dense_forward({x}, {w}, {b}, {code}, work, {z}, {name(node)})",
     ]
 
@@ -76,7 +76,7 @@ def backward(name: Names, sweep: Sweep) -> list[str]:
     dx_text = none(2, dw) if dx is None else name(dx)
     return [
         *(line for node in sweep.members for line in name.make(node)),
-        *name.work("dense_backward", x, *dw.shape, dw),
+        *name.work("dense_backward", x, dw.shape, dw),
         f"{name.backward}({dy}, {x}, {w}, {saved}, {codes.ACTIVATIONS[sweep.activation]}, work, "
         f"{name(dw)}, {db_text}, {dx_text})",
     ]

@@ -171,9 +171,9 @@ class Writer:
             return [f"{self.names[node]} = np.empty({sizes(node.shape)}, np.{node.dtype})"]
         return [f"{self.names[node]} = {self.arena.take(node)}.reshape({sizes(node.shape)})"]
 
-    def work(self, kernel: str, rows: str, k: int | None, m: int | None, node: Node) -> list[str]:
-        """The line that makes the scratch of a kernel for matrices of k rows and m columns."""
-        size = f"{kernel}_work(len({rows}), {extent(k)}, {extent(m)})"
+    def work(self, kernel: str, rows: str, shape: Shape, node: Node) -> list[str]:
+        """The line that makes the scratch of a kernel for weights of a shape."""
+        size = f"{kernel}_work(len({rows}), {', '.join(map(extent, shape))})"
         return [f"work = np.empty({size}, np.{node.dtype})"]
 
     def made(self, root: Node) -> list[str]:

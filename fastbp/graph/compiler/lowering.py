@@ -93,13 +93,7 @@ def narrowed(node: Node) -> Node:
     A loop can do it where it computes what the product needs, or what is computed from it.
     """
     if node.op == "dense":
-        x, w, *b = node.operands
-        product = narrowed(build("matmul", (x, w)))
-        if product.op == "matmul":
-            return node
-        z = product + b[0] if b else product
-        activation = dict(node.parameters)["activation"]
-        return z if activation == "identity" else build(activation, (z,))
+        return narrow_layer(node)
     if node.op != "matmul" or node.ndim != 2:
         return node
     a, b = node.operands
@@ -116,6 +110,18 @@ def narrowed(node: Node) -> Node:
     if m is not None and 0 < m <= NARROW:
         return joined([f.sum(a * f.swap(b[:, j : j + 1]), 1, True) for j in range(m)], 1)
     return node
+
+
+def narrow_layer(node: Node) -> Node:
+    """A layer whose product is narrow, spelt out."""
+    x, w = node.operands[:2]
+    z = narrowed(build("matmul", (x, w)))
+    if z.op == "matmul":
+        return node
+    for b in node.operands[2:]:
+        z = z + b
+    activation = dict(node.parameters)["activation"]
+    return z if activation == "identity" else build(activation, (z,))
 
 
 def joined(parts: Sequence[Node], axis: int) -> Node:

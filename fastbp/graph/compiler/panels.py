@@ -22,7 +22,7 @@ from .lowering import narrowed
 from .scheduling import schedule
 from .splitting import Split, split
 
-CACHE = 3 * 2**17  # bytes of a panel's arrays: they leave room in an L2 cache for the kernels' own
+CACHE = 2**19  # bytes of a panel's arrays: half of an L2 cache; the kernels have theirs
 ROWS = 28, 252  # of a panel: two of the highest tiles, at least; at most
 GROUPS, GROUP_ROWS = 16, 64  # at most so many groups, of at least so many rows
 LINE = 64  # bytes of a cache line
@@ -69,10 +69,10 @@ class PanelWriter(Writer):
         """Nothing: what is given is there."""
         return []
 
-    def work(self, kernel: str, rows: str, k: Any, m: Any, node: Node) -> list[str]:
+    def work(self, kernel: str, rows: str, shape: Shape, node: Node) -> list[str]:
         """The scratch of a kernel: one piece serves all."""
         dtype = node.dtype.name
-        need = max(WORK[kernel](n, k, m) for n in (*FEW, self.most))
+        need = max(WORK[kernel](n, *shape) for n in (*FEW, self.most))
         self.scratch[dtype] = max(need, self.scratch.get(dtype, 0))
         return [f"work = work_{dtype}"]
 

@@ -62,7 +62,8 @@ def split(outputs: Sequence[Node]) -> Split | None:
         return None
     rows = list(dict.fromkeys(y for y in outputs if kinds[y] == ROW and y.op != "variable"))
     totals = _totals(order, outputs, kinds)
-    found = Split(_given([*sum(totals.values(), []), *rows], kinds), rows, totals)
+    found = Split([], rows, totals)
+    found = found._replace(given=_given(found.outputs, kinds))
     kept = [*found.given, *found.members]
     if any(node.dtype.kind not in ("fi" if node.shape else "f") for node in kept):
         return None  # numbers travel as float64, and bool has no pointer
@@ -139,9 +140,11 @@ def _totals(
     for node in order:
         if kinds[node] == TOTAL:
             totals[node] = [node]
-        elif node.op == "add" and len(set(node.operands)) == 2:
-            if all(o in totals and uses[o] == 1 and o.shape == node.shape for o in node.operands):
-                totals[node] = sum((totals.pop(operand) for operand in node.operands), [])
+        elif node.op == "add" and all(
+            o in totals and uses[o] == 1 and o.shape == node.shape for o in node.operands
+        ):
+            a, b = node.operands
+            totals[node] = totals.pop(a) + totals.pop(b)
     return totals
 
 
