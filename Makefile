@@ -16,8 +16,8 @@ help:  ## list these targets
 demo: $(VENV)/.demo  ## train on the digits and show what was learnt
 	@$(VENV)/bin/fastbp demo
 
-test: lint types  ## lint, types, and every test and example
-	$(PY) -m pytest $(ARGS)
+test: lint types  ## lint, types, and every test and example, in two processes
+	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: $(READY)  ## ruff: rules and format
 	$(PY) -m ruff check
