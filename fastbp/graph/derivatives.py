@@ -89,10 +89,8 @@ def sweep(
                 continue
             if isinstance(operation.slopes, str):
                 raise ValueError(no_derivative(node))
-            slope = operation.slope(i)
-            assert slope is not None
             operands = [value(o) for o in node.operands]
-            part = slope(g, value(node), *operands, **parameters(node))
+            part = operation.slope(i)(g, value(node), *operands, **parameters(node))
             part = sum_to(part, operands[i].shape)
             table[operand] = table[operand] + part if operand in table else part
     return table

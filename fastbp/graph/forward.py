@@ -43,10 +43,9 @@ def transposed(node: Node, i: int, tangent: Node) -> Node:
     operation = OPERATIONS[node.op]
     if isinstance(operation.slopes, str):
         raise ValueError(no_derivative(node))
-    slope = operation.slope(i)
-    assert slope is not None
     g = hole(node)
-    part = sum_to(slope(g, node, *node.operands, **dict(node.parameters)), node.operands[i].shape)
+    part = operation.slope(i)(g, node, *node.operands, **dict(node.parameters))
+    part = sum_to(part, node.operands[i].shape)
     order = topological([part], after=g.number - 1)  # older nodes know nothing of g
     found: Node = symbols(order, influenced(order, [g]), {part: tangent})[g]
     return found

@@ -114,9 +114,7 @@ def dense_delta(g: Any, y: Any, x: Any, w: Any, *b: Any, activation: str) -> Any
         return g
     keeps_z = codes.ACTIVATIONS[activation] in codes.KEEPS_Z
     z = f.dense(x, w, *b) if keeps_z else None
-    slope = OPERATIONS[activation].slope(0)
-    assert slope is not None
-    return slope(g, y, z)
+    return OPERATIONS[activation].slope(0)(g, y, z)
 
 
 def dense_x(g: Any, y: Any, x: Any, w: Any, *b: Any, activation: str) -> Any:

@@ -39,10 +39,14 @@ class Operation(NamedTuple):
     gives: str | None = None
     elementwise: bool = False
 
-    def slope(self, i: int) -> Slope | None:
-        """The slope in operand i."""
-        assert not isinstance(self.slopes, str)
-        return self.slopes[i] if isinstance(self.slopes, tuple) else self.slopes(i)
+    def slope(self, i: int) -> Slope:
+        """The slope in operand i; ValueError where no derivative flows."""
+        if isinstance(self.slopes, str):
+            raise ValueError(f"no derivative: {self.slopes}")
+        found = self.slopes[i] if isinstance(self.slopes, tuple) else self.slopes(i)
+        if found is None:
+            raise ValueError(f"no derivative flows to operand {i}")
+        return found
 
 
 OPERATIONS: dict[str, Operation] = {}

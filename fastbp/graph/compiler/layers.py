@@ -90,7 +90,6 @@ def _origin(dz: Node, layers: Sequence[Node]) -> tuple[Node, Node, str]:
             continue
         g = hole(y)
         slope = OPERATIONS[activation].slope(0)
-        assert slope is not None
         (pattern,) = rebuilt(simplify([slope(g, y, z)], keep=[y]), {}, lower)
         dy = matched(pattern, dz, g)
         if dy is not None:
