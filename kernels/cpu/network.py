@@ -3,6 +3,8 @@
 The network is a table, what a step does a recipe of integers and numbers: see codes.py. The batch
 is taken in panels (panels.py). All threads share each panel of a large network; small networks are
 cut into groups of rows, each of which one thread takes through all layers, with one fork and join.
+
+What a step consists of is both a kernel and, spliced, a part of the kernels after it.
 """
 
 from math import isfinite
@@ -32,7 +34,7 @@ from ..codes import (
     M,
 )
 from .binding import launcher
-from .jit import inline, kernel
+from .jit import inline, kernel, spliced
 from .losses import row_share
 from .optimizers import adamw, rmsprop, sgd
 from .panels import forward, matrix, panel_room, rows_of, train, vector
@@ -198,7 +200,6 @@ def train_groups(
     return loss
 
 
-@launcher
 def network_loss_gradients(
     x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
@@ -224,6 +225,10 @@ def network_loss_gradients(
         weights = recipe[WEIGHTS]
         loss += l2_penalty(parameters[:weights], numbers[L2], gradients[:weights])
     return loss
+
+
+loss_gradients = spliced(network_loss_gradients)
+network_loss_gradients = launcher(network_loss_gradients)
 
 
 # The words of a job of updates; those that it shares keep their places.
@@ -258,7 +263,6 @@ def update_part(job, number, scratch):
         sgd(gradients, a, b, recipe[OPTIMIZER] == NESTEROV, parameters, first)
 
 
-@launcher
 def network_update(recipe, numbers, gradients, parameters, first, second):
     """Clip the gradients and take one step of the optimiser; first, second: its state or empty."""
     if recipe[CLIP] == CLIP_NORM:
@@ -278,7 +282,10 @@ def network_update(recipe, numbers, gradients, parameters, first, second):
     run(update_part(place), job, count, place, count > 1)
 
 
-@launcher
+update = spliced(network_update)
+network_update = launcher(network_update)
+
+
 def network_step(
     x, t, sample_weight, table, recipe, numbers, work, gradients, parameters, first, second
 ):
@@ -287,16 +294,20 @@ def network_step(
     The step count of the recipe goes up by one, each dropout layer's seed to the next.
     """
     none = matrix(parameters, -1, 0, 0)
-    loss = network_loss_gradients(
+    loss = loss_gradients(
         x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, none
     )
     if isfinite(loss):
         recipe[STEP] += 1
-        network_update(recipe, numbers, gradients, parameters, first, second)
+        update(recipe, numbers, gradients, parameters, first, second)
         for i in range(len(table)):
             if table[i, KIND] == DROPOUT:
                 table[i, SEED] = np.int64((np.uint64(table[i, SEED]) + NEXT_SEED) & SEED_BITS)
     return loss
+
+
+step = spliced(network_step)
+network_step = launcher(network_step)
 
 
 @inline
@@ -343,7 +354,7 @@ def network_epoch(
         else:
             s = sample_weight
         if weight > 0:
-            loss = network_step(
+            loss = step(
                 xs, ts, s, table, recipe, numbers, work, gradients, parameters, first, second
             )
             sums[2] = loss
