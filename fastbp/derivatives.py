@@ -105,7 +105,8 @@ def laplacian(net: "Sequential", x: Array) -> Array:
     Examples
     --------
     >>> import numpy as np, fastbp
-    >>> net = fastbp.Sequential(fastbp.Dense(1, 1, activation="sin", init="ones", dtype="float64"))
+    >>> net = fastbp.Sequential(fastbp.Dense(1, 1, activation="sin", dtype="float64"))
+    >>> net.layers[0].w[:] = 1.0
     >>> x = np.array([[0.5]])
     >>> bool(np.isclose(net.laplacian(x), -np.sin(x)))
     True

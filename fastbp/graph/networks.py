@@ -32,7 +32,7 @@ def network(net: Any, x: Any, name: str = "net") -> Node:
     >>> net = fastbp.Sequential(fastbp.Dense(2, 3, activation="tanh"), fastbp.Dense(3, 1))
     >>> x = graph.variable("x", (None, 2), "float32")
     >>> graph.network(net, x)
-    <dense(identity): (None, 1) float32>
+    <dense: (None, 1) float32>
     >>> print(graph.laplacian(graph.network(net, x), x).shape)
     (None, 1)
     """
