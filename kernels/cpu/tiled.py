@@ -39,7 +39,7 @@ ROWS = 14 * TALLEST  # of x: with DEPTH 401 KB, less than half of an L2 cache
 COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has run
 BATCH = 512  # rows of the batch whose dz is packed at once
 CHUNK = 4096  # elements of dz that are computed at once, in L1
-GRAIN = 2**17  # multiplications that make a task worth a thread
+GRAIN = 120_000  # multiplications that make a task worth a thread; 63 cubed makes two
 
 # Elements of scratch that a task needs: packed rows, a panel, zeros for the widest tile.
 SCRATCH = ROWS * DEPTH + (DEPTH + TALLEST) * WIDEST + ZEROS
