@@ -1,4 +1,4 @@
-"""Write the tables of speed into README.md and docs/cpu.md, from what is in bench/results.
+"""Write the tables of speed into README.md and docs/, from what is in bench/results.
 
 usage: python bench/table.py [FOLDER [DOCUMENT...]]
 
@@ -25,7 +25,7 @@ from fastbp.benchmarks.report import (
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-DOCUMENTS = ROOT / "README.md", ROOT / "docs" / "cpu.md"
+DOCUMENTS = ROOT / "README.md", ROOT / "docs" / "cpu.md", ROOT / "docs" / "graph.md"
 
 
 def main(folder=RESULTS, *documents):
@@ -219,12 +219,39 @@ def table_of_ceilings(results, folder):
     return [*lines, *footnote(origin(results, "fastbp bench step").split(";")[0] + ".")]
 
 
+def table_of_equations(results, folder):
+    """A row per net: a step with second derivatives, beside the best that derive and by hand."""
+    lines = [
+        "| net | type | points | fastbp, us | fastest that derives itself, us | faster "
+        "| fastest by hand, us | faster |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in results["rows"]:
+        seconds, figures = row["seconds"], row["figures"]
+        cells = [row["net"], row["dtype"], f"{row['batch']:,}", microseconds(seconds["fastbp"])]
+        for best, ratio in (("best", "ratio"), ("best by hand", "ratio by hand")):
+            cells += [f"{figures[best]} {microseconds(seconds[figures[best]])}"]
+            cells += [f"{figures[ratio]:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    others = [name for name in results["rows"][0]["seconds"] if name != "fastbp"]
+    return [
+        *lines,
+        *footnote(
+            "A step (loss and all gradients) with u_xx + u_yy in the loss, tanh; beside "
+            f"{'; '.join(others)}. By hand: the forward Laplacian of this very network was written "
+            "out, which fastbp derives by itself.",
+            origin(results, "fastbp bench pinn"),
+        ),
+    ]
+
+
 # Which results a table holds, and how it is made.
 TABLES = {
     "dense-float32": ("dense-float32", table_of_layers),
     "step": ("step", table_of_steps),
     "layers": ("dense-float32", table_of_runs),
     "ceilings": ("step", table_of_ceilings),
+    "pinn": ("pinn", table_of_equations),
 }
 
 

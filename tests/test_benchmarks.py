@@ -52,6 +52,13 @@ STEP = {
     "peak": 72e9,
     "seconds": {"fastbp": 4e-9, "NumPy": 3e-9, "JAX": 5e-9},
 }
+PINN = {
+    "group": "table",
+    "net": "2-4-1",
+    "batch": 9,
+    "dtype": "float32",
+    "seconds": {"fastbp": 1e-6, "JAX, jet": 3e-6, "JAX, by hand": 1.5e-6},
+}
 ORIGIN = {
     "processor": "abacus",
     "threads": 2,
@@ -371,17 +378,20 @@ def test_tables_of_the_notes(table, tmp_path):
     notes.write_text(
         "<!-- bench layers:begin -->\n<!-- bench layers:end -->\n"
         "<!-- bench ceilings:begin -->\n<!-- bench ceilings:end -->\n"
+        "<!-- bench pinn:begin -->\n<!-- bench pinn:end -->\n"
     )
     tanh = layers() | {"activation": "tanh", "selection": "main"}
     for row in tanh["rows"]:
         row["shape"] = [64, 64, 64]
     report.write_json(tanh, tmp_path / "dense-float32.json")
     report.write_json(results("step", STEP), tmp_path / "step.json")
+    report.write_json(results("pinn", PINN), tmp_path / "pinn.json")
     table.main(tmp_path, notes)
     text = notes.read_text()
     cells = "50 to 50 | 50 to 50 | 50 to 50 | 2.50 to 2.50 | 0 of 6 |"
     assert f"| below 128 | tanh, float32 | {cells}" in text
     assert "| 3-4-2 | 2 | 0.75 | 25 | 3.0 |  |  |" in text
+    assert "| 2-4-1 | float32 | 9 | 1.0 | JAX, jet 3.0 | 3.00 | JAX, by hand 1.5 | 1.50 |" in text
 
 
 # A step with second derivatives in the loss
@@ -403,14 +413,12 @@ def test_pinn_contenders_agree_by_hand():
 
 
 def test_pinn_table_and_picture(tmp_path):
-    seconds = {"fastbp": 1.0, "JAX, jet": 3.0, "JAX, by hand": 1.5}
-    row = {"group": "table", "net": "2-4-1", "batch": 9, "dtype": "float32", "seconds": seconds}
-    made = {"benchmark": "pinn", "rows": [row], "provenance": {"threads": 2}}
-    assert report.SUMMARIES["pinn"](row) == {
+    made = {"benchmark": "pinn", "rows": [PINN], "provenance": {"threads": 2}}
+    assert report.SUMMARIES["pinn"](PINN) == {
         "best": "JAX, jet",
-        "ratio": 3.0,
+        "ratio": pytest.approx(3.0),
         "best by hand": "JAX, by hand",
-        "ratio by hand": 1.5,
+        "ratio by hand": pytest.approx(1.5),
     }
     assert report.table(made).row_count == 1
     (picture,) = plots.plot(made, tmp_path, "pinn")
