@@ -377,7 +377,8 @@ class Sequential:
         (3, 1)
         """
         x = self._input(x)
-        out = empty((len(x), self.out_features), self.dtype, like=x)
+        shape, cuda = (len(x), self.out_features), self.device == "cuda"
+        out = empty(shape, self.dtype, like=x) if cuda else np.empty(shape, self.dtype)
         if len(x) <= PREDICT_ROWS:
             self._forward(x, out)
             return out
