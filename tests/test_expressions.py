@@ -123,6 +123,21 @@ def test_losses_have_the_gradient_of_the_graph(name, twin, dtype):
     np.testing.assert_allclose(dy, gradient, rtol=allowed, atol=allowed * 0.01)
 
 
+@DTYPES
+@pytest.mark.parametrize("twin", [cpu, reference], ids=["cpu", "reference"])
+def test_labels_have_the_gradient_of_the_graph(twin, dtype):
+    y, _ = batch(dtype, k=3)
+    labels, s = np.arange(len(y)) % 3, np.random.default_rng(2).random(len(y)).astype(dtype)
+    node, weights = graph.variable("y", (None, 3), dtype), graph.variable("s", (None,), dtype)
+    row = graph.logsumexp(node, axis=1) - graph.pick(node, graph.variable("t", (None,), "int64"))
+    mean = graph.sum(weights * row) / graph.sum(weights)
+    expected, gradient = graph.value_and_gradient(mean, node, {"y": y, "t": labels, "s": s})
+    dy = np.empty_like(y)
+    value, allowed = twin.sparse_softmax_cross_entropy(y, labels, s, dy), 5 * TOLERANCE[dtype]
+    assert value == pytest.approx(float(expected), rel=allowed)
+    np.testing.assert_allclose(dy, gradient, rtol=allowed, atol=allowed * 0.01)
+
+
 # Expressions in place of the built-in ones
 
 
