@@ -12,6 +12,9 @@ import numpy as np
 Array = np.ndarray[Any, np.dtype[Any]]
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 CUDA_KINDS = (2, 13)  # of DLPack: memory of a GPU, memory that GPU and host share
+INTEGERS = int, np.integer
+NUMBERS = int, float, np.integer, np.floating
+OTHER_MEANINGS = np.ma.MaskedArray, np.matrix  # arrays that are more than their numbers
 
 
 class _Unlocked:
@@ -51,7 +54,7 @@ def _layout(value: Array) -> str:
 
 def check_plain(name: str, value: Array) -> None:
     """Raise TypeError for the kinds of array with another meaning than their numbers."""
-    if isinstance(value, np.ma.MaskedArray | np.matrix):
+    if isinstance(value, OTHER_MEANINGS):
         raise TypeError(
             f"{name}: expected a plain NumPy array, got {type(value).__name__}; "
             "fill the masked entries or pass np.asarray(...)"
@@ -62,10 +65,21 @@ def fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     """Whether a shape is the wanted one; a letter stands for any size."""
     if len(shape) != len(wanted):
         return False
-    for got, want in zip(shape, wanted, strict=True):
-        if got != want and type(want) is not str:
-            return False
-    return True
+    if shape[1:] == wanted[1:] and type(wanted[0]) is str:  # of almost every call
+        return True
+    return shape == wanted or all(
+        got == want or type(want) is str for got, want in zip(shape, wanted, strict=True)
+    )
+
+
+def is_ready(value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None) -> bool:
+    """Whether kernels take a value as it is, to read and to write: so is almost every one."""
+    return (
+        type(value) is np.ndarray
+        and value.dtype == dtype
+        and value.flags.carray
+        and fits(value.shape, shape)
+    )
 
 
 def check_array(
@@ -93,13 +107,8 @@ def check_array(
             f"{name}: expected a NumPy array, got {type(value).__name__}; "
             f"pass np.asarray({name}, dtype=np.{dtype or 'float32'})"
         )
-    if (
-        type(value) is np.ndarray
-        and value.dtype == dtype
-        and value.flags.carray
-        and fits(value.shape, shape)
-    ):
-        return value  # the way of almost every call; below, what is wrong is found and named
+    if type(value) is np.ndarray and is_ready(value, shape, dtype):
+        return value  # below, what is wrong is found and named
     check_plain(name, value)
     if dtype is None and value.dtype not in FLOATS:
         raise TypeError(
@@ -127,6 +136,8 @@ def as_input(
     name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None = None
 ) -> Array:
     """The checked array as kernels take it; it may be read-only."""
+    if type(value) is np.ndarray and is_ready(value, shape, dtype):
+        return value
     return unlocked(check_array(name, value, shape, dtype))
 
 
@@ -177,7 +188,7 @@ def check_number(
     below: bool = False,
 ) -> float:
     """`value` as a finite float within [low, high]; `above` and `below` leave out the ends."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+    if isinstance(value, bool) or not isinstance(value, NUMBERS):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     number = float(value)
     enough = low < number if above else low <= number
@@ -191,7 +202,7 @@ def check_number(
 
 def check_count(name: str, value: object, low: int = 1) -> int:
     """`value` as an int of at least `low`."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+    if isinstance(value, bool) or not isinstance(value, INTEGERS):
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
     if value < low:
         raise ValueError(f"{name}: expected an integer >= {low}, got {value}")
@@ -215,7 +226,7 @@ def as_generator(rng: object, name: str = "rng") -> np.random.Generator:
         return rng
     if rng is None:
         return np.random.default_rng()
-    if isinstance(rng, int | np.integer) and not isinstance(rng, bool):
+    if isinstance(rng, INTEGERS) and not isinstance(rng, bool):
         return np.random.default_rng(check_count(name, rng, 0))
     raise TypeError(
         f"{name}: expected a numpy.random.Generator or an integer seed, got {type(rng).__name__}"

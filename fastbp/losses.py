@@ -13,12 +13,14 @@ import numpy as np
 
 from . import expressions
 from .checks import (
+    FLOATS,
     Array,
     as_input,
     check_choice,
     check_finite,
     check_number,
     check_plain,
+    is_ready,
     unlocked,
 )
 from .kernels import codes
@@ -57,7 +59,7 @@ class Loss:
         else:
             targets = as_input("t", t, (n, m), dtype)
         if sample_weight is None:
-            return kernel, targets, np.empty(0, dtype)
+            return kernel, targets, _NONE[dtype]
         weights = as_input("sample_weight", sample_weight, (n,), dtype)
         if n and not (np.all(weights >= 0) and weights.sum() > 0):
             check_finite("sample_weight", weights)
@@ -139,6 +141,7 @@ class ExpressionLoss(Loss):
         return {"name": self.name, "expression": self.rows.data()}
 
 
+_NONE = {dtype: np.empty(0, dtype) for dtype in FLOATS}  # sample weights where there are none
 Given = str | Loss | Callable[..., Any]  # as users give a loss
 
 LOSSES = {
@@ -182,6 +185,8 @@ def _is_labels(t: object) -> bool:
 
 
 def _check_labels(t: Any, n: int) -> Array:
+    if t.dtype.kind in "iu" and t.dtype.isnative and is_ready(t, (n,), t.dtype):
+        return t
     check_plain("t", t)
     if t.dtype.kind not in "iu":
         raise TypeError(

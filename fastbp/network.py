@@ -92,6 +92,7 @@ class Sequential:
         self.plan = self.new_plan()
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
+        self._last_dense = dense[-1]
         size = sum(layer.w.size + layer.b.size for layer in dense)
         self.parameters = np.empty(size, self.dtype)
         self.gradients = np.zeros(size, self.dtype)
@@ -265,10 +266,10 @@ class Sequential:
         if isinstance(loss, losses.ExpressionLoss):
             expressions.check_device("loss", self.device)
         check_number("l2", l2, 0)
-        if loss.link and (last := self._last_dense()).activation != "identity":
+        if loss.link and self._last_dense.activation != "identity":
             raise ValueError(
                 f"loss: {loss.name} takes logits, so the last layer needs activation='identity', "
-                f"got {last.activation!r}; predict_proba applies the {loss.link}"
+                f"got {self._last_dense.activation!r}; predict_proba applies the {loss.link}"
             )
         check = loss.check
         if on_gpu(batch):
@@ -285,9 +286,6 @@ class Sequential:
         if self.device == "cuda" and on_gpu(x):
             from .interop import as_gpu as check
         return check("x", x, ("n", self.in_features), self.dtype)
-
-    def _last_dense(self) -> Dense:
-        return [layer for layer in self.layers if isinstance(layer, Dense)][-1]
 
     def step_gradients(
         self,

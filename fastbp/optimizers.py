@@ -63,15 +63,18 @@ class Optimizer:
 
     def state_for(self, parameters: Array) -> dict[str, Array]:
         """The state, or the zeros that it begins with."""
-        return self.state or {slot: np.zeros_like(parameters) for slot in self.slots()}
+        if self.state or not (slots := self.slots()):
+            return self.state
+        return {slot: np.zeros_like(parameters) for slot in slots}
 
 
 def slots(state: dict[str, Array], parameters: Array) -> tuple[Array, Array]:
     """The two state arrays that the kernels take, empty where there is none."""
-    arrays = [*state.values()]
-    while len(arrays) < 2:
-        arrays.append(parameters[:0])
-    return arrays[0], arrays[1]
+    none = parameters[:0]
+    first, second = none, none
+    if state:
+        first, second = (*state.values(), none)[:2]
+    return first, second
 
 
 @dataclass

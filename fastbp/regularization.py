@@ -62,6 +62,6 @@ Clip = ClipNorm | ClipValue
 
 def resolve(clip: float | Clip | None) -> Clip | None:
     """The clipping asked for; a bare number is a global norm."""
-    if clip is None or isinstance(clip, ClipNorm | ClipValue):
+    if clip is None or isinstance(clip, Clip):
         return clip
     return ClipNorm(check_number("clip", clip, 0, above=True))
