@@ -52,7 +52,7 @@ MOST_PARAMETERS = 2**14  # each group has gradients of its own: they stay in its
 LEAST_WORK = 2**18  # multiplications of a forward pass: two tasks that are worth a thread
 LEAST_ROWS = 32  # of a group
 MOST_GROUPS = 8
-GROUP_PANEL = 98  # rows of a panel of a group: 7 full tiles
+GROUP_PANEL = 112  # rows of a panel of a group: 8 full tiles, and whole turns of dw
 UPDATED = 2**15  # parameters that are worth a thread
 
 
