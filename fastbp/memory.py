@@ -100,7 +100,7 @@ def memory(
     """
     n, rows = check_count("batch_size", batch_size), check_count("rows", rows, 0)
     size, item = net.parameters.nbytes, net.dtype.itemsize
-    works = [item * plan.work_size(net._kernels, n) for plan in net.plans]
+    works = [item * int(net._kernels.network_work(n, plan.table)) for plan in net.plans]
     state = len(optimizers.resolve(optimizer).slots()) * size
     return Memory(
         network=2 * size,

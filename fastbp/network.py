@@ -30,7 +30,6 @@ from .losses import Given, Loss
 from .optimizers import Optimizer, slots
 from .plan import Plan
 from .regularization import Clip
-from .scratch import scratch
 
 PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
 
@@ -251,7 +250,7 @@ class Sequential:
         state = optimizer.state_for(self.parameters)
         value = self._kernels.network_step(
             *(x, t, weights, plan.table, plan.recipe, plan.numbers),
-            *(self.work(len(x), plan), self.gradients, self.parameters),
+            *(plan.work(self._kernels, len(x), self.dtype), self.gradients, self.parameters),
             *slots(state, self.parameters),
         )
         self._check_loss(value, loss, x, t, weights)
@@ -313,7 +312,7 @@ class Sequential:
         dx = empty(x.shape if need_dx else (0, 0), self.dtype, like=x)
         value = self._kernels.network_loss_gradients(
             *(x, t, sample_weight, plan.table, plan.recipe, plan.numbers),
-            *(self.parameters, self.work(len(x), plan), self.gradients, dx),
+            *(self.parameters, plan.work(self._kernels, len(x), self.dtype), self.gradients, dx),
         )
         self._check_loss(value, loss, x, t, sample_weight)
         plan.passed(1)
@@ -322,10 +321,6 @@ class Sequential:
     def plan_for(self, recompute: object) -> Plan:
         """The network as the kernels take it, its activations kept or computed again."""
         return self.plans[check_flag("recompute", recompute)]
-
-    def work(self, n: int, plan: Plan) -> Array:
-        """Scratch for n rows."""
-        return scratch(plan.work_size(self._kernels, n), self.dtype)
 
     def _check_loss(
         self, value: float, loss: Loss, x: Array, t: Array, sample_weight: Array
@@ -348,7 +343,7 @@ class Sequential:
 
     def _forward(self, x: Array, y: Array) -> None:
         _, plan = self.plans  # nothing is kept, so layers may share places
-        work = self.work(len(x), plan)
+        work = plan.work(self._kernels, len(x), self.dtype)
         self._kernels.network_forward(x, plan.table, plan.numbers, False, self.parameters, work, y)
 
     def predict(self, x: Array) -> Array:

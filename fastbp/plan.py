@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from .checks import Array
 from .kernels import codes
 from .layers import Dense, Dropout, Layer
 from .losses import Huber, Loss
 from .optimizers import Optimizer
 from .regularization import Clip
+from .scratch import scratch
 
 
 class Plan:
@@ -57,12 +59,12 @@ class Plan:
         table[:, codes.Y], table[:, codes.AGAIN] = begins, again
         table[keeps_z, codes.Z] = (table[:, codes.Y] + table[:, codes.M])[keeps_z]
 
-    def work_size(self, kernels: Any, n: int) -> int:
-        """Elements of scratch that a step of n rows takes; asked once for calls that are alike."""
-        asked = self._asked
+    def work(self, kernels: Any, n: int, dtype: np.dtype[Any]) -> Array:
+        """Scratch for n rows; how much is asked once for calls that are alike."""
+        asked = self._asked  # as a whole: another thread may ask for other rows
         if asked[0] != n or asked[1] is not kernels:
             asked = self._asked = n, kernels, int(kernels.network_work(n, self.table))
-        return asked[2]
+        return scratch(asked[2], dtype)
 
     def set_loss(self, loss: Loss, kernel: str, l2: float) -> None:
         """What is minimised, and a new mask for each dropout layer."""

@@ -296,9 +296,10 @@ class Run:
     def take_steps(self, begin: int, sums: Array) -> int:
         """Some steps from a row of the order on; returns the row after them."""
         net, plan, (_, _, *data) = self.net, self.plan, self.batch
+        work = plan.work(net._kernels, len(self.room[0]), net.dtype)
         return net._kernels.network_epoch(
             *(*data, self.order, begin, self.steps, plan.table, plan.recipe, plan.numbers),
-            *(*self.room, net.work(len(self.room[0]), plan), net.gradients, net.parameters),
+            *(*self.room, work, net.gradients, net.parameters),
             *(*slots(self.optimizer.state, net.parameters), sums),
         )
 
