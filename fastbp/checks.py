@@ -209,6 +209,13 @@ def check_count(name: str, value: object, low: int = 1) -> int:
     return int(value)
 
 
+def check_flag(name: str, value: object) -> bool:
+    """`value` as a bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
 def check_dtype(dtype: object) -> np.dtype[Any]:
     """float32 or float64 as a NumPy dtype."""
     try:

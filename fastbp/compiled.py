@@ -6,7 +6,7 @@ import numpy as np
 from numba import carray, cfunc, types
 
 from . import losses, optimizers, regularization
-from .checks import Array, check_count, check_number
+from .checks import Array, check_count, check_flag, check_number
 from .kernels import codes, cpu
 from .kernels.cpu import space
 from .kernels.cpu.pointers import doubles_at
@@ -61,6 +61,7 @@ def workspace(
     l2: float = 0.0,
     clip: float | Clip | None = None,
     copy: bool = False,
+    recompute: bool = False,
 ) -> Workspace:
     """Room for the compiled functions of a network on the CPU, and what a step does.
 
@@ -73,10 +74,12 @@ def workspace(
     copy : bool
         Copy the parameters, so that calls with several workspaces may run at the same time; else
         the workspace shares those of the network.
+    recompute : bool
+        As in `fit`: a smaller `work`, more time.
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         For wrong arguments, and for a network that is not on the CPU.
 
     Examples
@@ -100,7 +103,7 @@ def workspace(
     n = check_count("batch_size", batch_size)
     loss = losses.for_outputs(loss, net.out_features, net.dtype)
     optimizer = optimizers.resolve(optimizer)
-    plan = net.new_plan()
+    plan = net.new_plan(check_flag("recompute", recompute))
     plan.set_loss(loss, loss.name, check_number("l2", l2, 0))
     plan.set_update(optimizer, regularization.resolve(clip))
     plan.recipe[codes.STEP] = 0

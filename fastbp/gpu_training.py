@@ -169,7 +169,7 @@ class GpuRun(Run):
             self.room = tuple(
                 allocate((rows if a.size else 0, *a.shape[1:]), a.dtype) for a in arrays
             )
-            self.work = allocate(max(cuda.network_work(rows, net.plan.table), 1), net.dtype)
+            self.work = allocate(max(cuda.network_work(rows, self.plan.table), 1), net.dtype)
             self.source = self._source((arrays[0], arrays[1], arrays[2]), len(arrays[0]))
             self.good = self.state()
         self.open.enter_context(gpu.resident(self.hosts, self.changed))
@@ -193,7 +193,7 @@ class GpuRun(Run):
 
     def take_steps(self, begin: int, sums: Array) -> int:
         """Some steps from a row of the order on; returns the row after them."""
-        plan, size = self.net.plan, self.batch_size
+        plan, size = self.plan, self.batch_size
         parameters, *state, gradients = self.changed
         first, second = (*state, self.none, self.none)[:2]
         end = min(begin + self.steps * size, len(self.batch[2]))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import optimizers
-from .checks import check_count
+from .checks import check_count, check_flag
 from .optimizers import Optimizer
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ class Memory:
     """Bytes of a training, beside the data.
 
     A step takes the batch in panels of up to 512 rows, each forward and backward before the next:
-    so the activations of a long batch are neither kept nor computed twice.
+    so the activations of a long batch are not kept. Those of a panel are, or with `recompute` only
+    some layers' are, and the others are computed again.
 
     Attributes
     ----------
@@ -25,7 +26,10 @@ class Memory:
     state : int
         What the optimizer keeps.
     work : int
-        Of a step: activations and gradients of one panel, packed operands.
+        Of a step: activations and gradients of one panel, packed operands. It is one of the next
+        two, as `recompute` chose.
+    keeping, recomputing : int
+        `work` without and with `recompute`.
     kept : int
         What the activations of the whole batch would take; nobody holds them.
     batch : int
@@ -37,6 +41,8 @@ class Memory:
     network: int
     state: int
     work: int
+    keeping: int
+    recomputing: int
     kept: int
     batch: int
     copies: int
@@ -53,7 +59,11 @@ class Memory:
 
 
 def memory(
-    net: "Sequential", batch_size: int = 32, rows: int = 0, optimizer: str | Optimizer = "adam"
+    net: "Sequential",
+    batch_size: int = 32,
+    rows: int = 0,
+    optimizer: str | Optimizer = "adam",
+    recompute: bool = False,
 ) -> Memory:
     """Bytes that a training on the CPU takes, beside the data.
 
@@ -65,11 +75,13 @@ def memory(
         Of the data, for `fit`, which holds their order.
     optimizer : str or Optimizer
         As in `fit`.
+    recompute : bool
+        As in `fit`: which of the two choices `work`, `step` and `fit` count.
 
     Returns
     -------
     Memory
-        network, state, work, kept, batch, copies; `step` and `fit` are their sums.
+        network, state, work, keeping, recomputing, kept, batch, copies; `step` and `fit` are sums.
 
     Examples
     --------
@@ -78,15 +90,25 @@ def memory(
     >>> few, many = net.memory(512), net.memory(60_000)
     >>> few.kept // 1024, many.kept // 1024, many.work == few.work
     (276, 32343, True)
+
+    A deep network, its activations kept or computed again:
+
+    >>> net = fastbp.Sequential(*(fastbp.Dense(64, 64, activation="relu") for _ in range(32)))
+    >>> told = net.memory(512)
+    >>> told.keeping // 1024, told.recomputing // 1024
+    (5082, 2266)
     """
     n, rows = check_count("batch_size", batch_size), check_count("rows", rows, 0)
     size, item = net.parameters.nbytes, net.dtype.itemsize
+    works = [item * int(net._kernels.network_work(n, plan.table)) for plan in net.plans]
     state = len(optimizers.resolve(optimizer).slots()) * size
     return Memory(
         network=2 * size,
         state=state,
-        work=item * net.work_size(n),
-        kept=item * n * net.plan.kept,
+        work=works[check_flag("recompute", recompute)],
+        keeping=works[0],
+        recomputing=works[1],
+        kept=item * n * net.plans[0].kept,
         batch=item * n * (net.in_features + net.out_features + 1),
         copies=2 * (size + state) + 8 * rows,
     )

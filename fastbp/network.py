@@ -23,14 +23,13 @@ from . import (
 )
 from .backends import BACKENDS, check_precision, kernels_for
 from .chain import check_chain
-from .checks import Array, as_input, check_choice, check_number, on_gpu
+from .checks import Array, as_input, check_choice, check_flag, check_number, on_gpu
 from .interop import empty, home
 from .layers import Dense, Layer
 from .losses import Given, Loss
 from .optimizers import Optimizer, slots
 from .plan import Plan
 from .regularization import Clip
-from .scratch import scratch
 
 PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
 
@@ -89,14 +88,14 @@ class Sequential:
         self.to(device, precision)
         self.loss: Loss | None = None
         self.history: training.History | None = None
-        self.plan = self.new_plan()
+        self.plans = self.new_plan(), self.new_plan(recompute=True)
 
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         self._last_dense = dense[-1]
         size = sum(layer.w.size + layer.b.size for layer in dense)
         self.parameters = np.empty(size, self.dtype)
         self.gradients = np.zeros(size, self.dtype)
-        self.weight_count = self.plan.weights
+        self.weight_count = self.plans[0].weights
         at_w, at_b = 0, self.weight_count
         for layer in dense:
             w, b = slice(at_w, at_w + layer.w.size), slice(at_b, at_b + layer.b.size)
@@ -139,7 +138,6 @@ class Sequential:
         precision = check_precision(precision, device, self.dtype)
         self._kernels = kernels_for(device, precision)
         self.device, self.precision = device, precision
-        self._last_work = -1, 0  # devices differ in the scratch that so many rows take
         return self
 
     def _check_device(self, device: str) -> None:
@@ -158,6 +156,7 @@ class Sequential:
         *,
         sample_weight: Array | None = None,
         l2: float = 0.0,
+        recompute: bool = False,
     ) -> tuple[float, Array]:
         """The loss of a batch, with every gradient of it in `gradients`.
 
@@ -174,6 +173,8 @@ class Sequential:
         sample_weight : (n,) array, optional
         l2 : float
             Adds l2 * sum(w**2) over all weights, not biases.
+        recompute : bool
+            As in `fit`.
 
         Returns
         -------
@@ -198,7 +199,7 @@ class Sequential:
         array([[-12.]])
         """
         batch = self.check_batch(x, t, loss, sample_weight, l2)
-        value, dx = self.step_gradients(*batch, l2=l2, need_dx=True)
+        value, dx = self.step_gradients(*batch, l2=l2, need_dx=True, recompute=recompute)
         return value, dx
 
     def train_step(
@@ -211,6 +212,7 @@ class Sequential:
         sample_weight: Array | None = None,
         l2: float = 0.0,
         clip: float | Clip | None = None,
+        recompute: bool = False,
     ) -> float:
         """One step of the optimiser on one batch; returns the loss before it.
 
@@ -222,6 +224,8 @@ class Sequential:
             An instance such as fastbp.SGD(0.1): it keeps its state between the calls.
         clip : float, ClipNorm or ClipValue, optional
             Limits the gradients; a number is a global norm.
+        recompute : bool
+            As in `fit`.
 
         Examples
         --------
@@ -241,13 +245,14 @@ class Sequential:
         optimizer.check(self.parameters)
         clip = regularization.resolve(clip)
         loss, kernel, x, t, weights = self.check_batch(x, t, loss, sample_weight, l2)
-        plan = self.plan  # the kernel looks for NaN and infinity in x
+        plan = self.plan_for(recompute)  # the kernel looks for NaN and infinity in x
         plan.set_loss(loss, kernel, l2)
         plan.set_update(optimizer, clip)
         state = optimizer.state_for(self.parameters)
         value = self._kernels.network_step(
             *(x, t, weights, plan.table, plan.recipe, plan.numbers),
-            *(self._work(len(x)), self.gradients, self.parameters, *slots(state, self.parameters)),
+            *(plan.work(self._kernels, len(x), self.dtype), self.gradients, self.parameters),
+            *slots(state, self.parameters),
         )
         self._check_loss(value, loss, x, t, weights)
         plan.passed(1)
@@ -297,49 +302,23 @@ class Sequential:
         *,
         l2: float,
         need_dx: bool,
+        recompute: bool = False,
     ) -> tuple[float, Array]:
         """The loss and dx of a checked batch; fills `gradients`."""
-        plan = self.plan
+        plan = self.plan_for(recompute)
         plan.set_loss(loss, kernel, l2)
         dx = empty(x.shape if need_dx else (0, 0), self.dtype, like=x)
         value = self._kernels.network_loss_gradients(
             *(x, t, sample_weight, plan.table, plan.recipe, plan.numbers),
-            *(self.parameters, self._work(len(x)), self.gradients, dx),
+            *(self.parameters, plan.work(self._kernels, len(x), self.dtype), self.gradients, dx),
         )
         self._check_loss(value, loss, x, t, sample_weight)
         plan.passed(1)
         return value, dx
 
-    def epoch_steps(
-        self,
-        batch: tuple[Loss, str, Array, Array, Array],
-        room: tuple[Array, Array, Array],
-        order: Array,
-        begin: int,
-        steps: int,
-        optimizer: Optimizer,
-        sums: Array,
-    ) -> int:
-        """Steps of an epoch of checked data, as `kernels.network_epoch` takes them."""
-        plan, (_, _, x, t, sample_weight) = self.plan, batch
-        return self._kernels.network_epoch(
-            *(x, t, sample_weight, order, begin, steps, plan.table, plan.recipe, plan.numbers),
-            *(*room, self._work(len(room[0])), self.gradients, self.parameters),
-            *(*slots(optimizer.state, self.parameters), sums),
-        )
-
-    def shuffle(self, seed: int, order: Array) -> None:
-        """The order of the rows that a seed names, as `kernels.shuffle` writes it."""
-        self._kernels.shuffle(seed, order)
-
-    def work_size(self, n: int) -> int:
-        """Elements of scratch that a step of n rows takes."""
-        return int(self._kernels.network_work(n, self.plan.table))
-
-    def _work(self, n: int) -> Array:
-        if n != self._last_work[0]:
-            self._last_work = n, self.work_size(n)
-        return scratch(self._last_work[1], self.dtype)
+    def plan_for(self, recompute: object) -> Plan:
+        """The network as the kernels take it, its activations kept or computed again."""
+        return self.plans[check_flag("recompute", recompute)]
 
     def _check_loss(
         self, value: float, loss: Loss, x: Array, t: Array, sample_weight: Array
@@ -361,7 +340,8 @@ class Sequential:
             yield rows, part
 
     def _forward(self, x: Array, y: Array) -> None:
-        plan, work = self.plan, self._work(len(x))
+        _, plan = self.plans  # nothing is kept, so layers may share places
+        work = plan.work(self._kernels, len(x), self.dtype)
         self._kernels.network_forward(x, plan.table, plan.numbers, False, self.parameters, work, y)
 
     def predict(self, x: Array) -> Array:
@@ -488,9 +468,9 @@ class Sequential:
     njit_loss_and_gradients = compiled.njit_loss_and_gradients
     njit_step = compiled.njit_step
 
-    def new_plan(self) -> Plan:
+    def new_plan(self, recompute: bool = False) -> Plan:
         """A description of the network that is nobody else's."""
-        return Plan(self.layers, self.in_features)
+        return Plan(self.layers, self.in_features, recompute)
 
     save = storage.save
 

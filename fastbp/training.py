@@ -1,23 +1,31 @@
 """The training loop: epochs of shuffled batches, when to stop, and what is kept of it."""
 
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import losses, optimizers, regularization
-from .checks import Array, as_generator, check_count, check_finite, check_number, on_gpu
+from .checks import (
+    Array,
+    as_generator,
+    check_count,
+    check_finite,
+    check_flag,
+    check_number,
+    on_gpu,
+)
 from .kernels import codes
 from .losses import Given, Loss
-from .optimizers import Optimizer
+from .optimizers import Optimizer, slots
+from .progress import bar, none
 from .regularization import Clip
 
 if TYPE_CHECKING:
     from .network import Sequential
+    from .plan import Plan
 
 SLICE = 0.05  # seconds of steps in one call of a kernel, about: Ctrl-C waits no longer
 STALL = 1e-4  # an epoch counts as progress when it lowers the loss by more than this share
@@ -86,6 +94,7 @@ def fit(
     progress: bool = False,
     seed: object = None,
     data_budget: int | None = None,
+    recompute: bool = False,
 ) -> History:
     """Train on (x, t) by gradient descent over shuffled batches.
 
@@ -120,6 +129,9 @@ def fit(
         With device="cuda": bytes of the GPU's memory for x, t and sample_weight. Data that fit are
         uploaded once; larger ones come in pieces, each while the one before is computed. Default:
         half of what is free.
+    recompute : bool
+        Keep the activations of some layers alone, and compute those between them again on the way
+        back: less memory for a deep network, more time, the same bits. `memory` tells the bytes.
 
     Returns
     -------
@@ -162,15 +174,19 @@ def fit(
     optimizer, clip = optimizers.resolve(optimizer), regularization.resolve(clip)
     optimizer.check(net.parameters)
     rng = as_generator(seed, "seed") if shuffle else None
+    recompute = check_flag("recompute", recompute)
     callbacks = check_callbacks(callbacks)
     data_budget = _check_budget(net.device, data_budget)
     batch = _check_data(net, x, t, loss, sample_weight, l2)
     validation = None if validation_data is None else _check_pair(net, validation_data, loss)
 
-    run = _run_of(net.device)(net, batch, batch_size, rng, optimizer, clip, l2, data_budget)
+    run = _run_of(net.device)(
+        *(net, batch, batch_size, rng, optimizer, clip, l2, data_budget),
+        recompute=recompute,
+    )
     history = net.history = History()
     net.loss = batch[0]
-    with _progress_bar(epochs) if progress else nullcontext(_no_progress) as report:
+    with (bar if progress else none)(epochs) as report:
         try:
             for _ in range(epochs):
                 start = time.perf_counter()
@@ -226,6 +242,7 @@ class Run:
     clip: Clip | None
     l2: float
     data_budget: int | None = None
+    recompute: bool = False
     finished: int = 0  # epochs
     good_epoch: int = 0
 
@@ -240,9 +257,14 @@ class Run:
         x, t, sample_weight = (np.empty((rows, *a.shape[1:]), a.dtype) for a in arrays)
         self.room = x, t, sample_weight  # for the rows of one batch
 
+    @property
+    def plan(self) -> "Plan":
+        """The network as the kernels take it."""
+        return self.net.plan_for(self.recompute)
+
     def epoch(self) -> float:
         """One pass over the data; the mean loss, weighted as the rows are."""
-        plan, n = self.net.plan, len(self.batch[2])
+        plan, n = self.plan, len(self.batch[2])
         begun, begin, sums = self.state(), 0, np.zeros(3)
         self.begin_epoch()
         while begin < n:
@@ -269,12 +291,16 @@ class Run:
     def begin_epoch(self) -> None:
         """The order of the rows."""
         if self.rng is not None:
-            self.net.shuffle(int(self.rng.integers(2**63)), self.order)
+            self.net._kernels.shuffle(int(self.rng.integers(2**63)), self.order)
 
     def take_steps(self, begin: int, sums: Array) -> int:
         """Some steps from a row of the order on; returns the row after them."""
-        return self.net.epoch_steps(
-            self.batch, self.room, self.order, begin, self.steps, self.optimizer, sums
+        net, plan, (_, _, *data) = self.net, self.plan, self.batch
+        work = plan.work(net._kernels, len(self.room[0]), net.dtype)
+        return net._kernels.network_epoch(
+            *(*data, self.order, begin, self.steps, plan.table, plan.recipe, plan.numbers),
+            *(*self.room, work, net.gradients, net.parameters),
+            *(*slots(self.optimizer.state, net.parameters), sums),
         )
 
     def is_finite(self) -> bool:
@@ -362,41 +388,3 @@ def check_callbacks(callbacks: object) -> list[Callback]:
             "pass [function]"
         )
     return list(callbacks)  # an iterator would be used up in the first epoch
-
-
-def _no_progress(history: History) -> None:
-    pass
-
-
-def _progress_bar(epochs: int) -> Any:
-    """A context that gives a function to call with the history after every epoch."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    @contextmanager
-    def bar() -> Iterator[Callable[[History], None]]:
-        columns = (
-            TextColumn("epoch"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-        )
-        # What a callback prints stays on its stream, which may be a file.
-        redirect = sys.stdout.isatty()
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, redirect_stdout=redirect) as progress:
-            task = progress.add_task("", total=epochs)
-
-            def report(history: History) -> None:
-                scores = {"loss": history.loss[-1]} | {
-                    f"validation {name}": column[-1] for name, column in history.validation.items()
-                }
-                text = "  ".join(f"{name} {score:.4g}" for name, score in scores.items())
-                progress.update(task, advance=1, description=text)
-
-            yield report
-
-    return bar()

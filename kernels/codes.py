@@ -79,7 +79,12 @@ SGD, NESTEROV, ADAMW, RMSPROP = range(4)
 # A network is a table of integers, a row per layer. Offsets count elements: those of w and b from
 # the begin of the parameters, those of y and z of a row from the begin of the activations, which
 # lie one layer after the other, n rows each. -1: there is none.
-KIND, K, M, ACTIVATION, W, B, Y, Z, SEED = range(9)
+#
+# Layers may share places for y and z. AGAIN of a layer then names the first one below it whose y
+# and z the backward pass computes again before it comes to this layer: all up to this one, whose
+# own y and z are still there. -1: nothing is computed again.
+KIND, K, M, ACTIVATION, W, B, Y, Z, SEED, AGAIN = range(10)
+COLUMNS = AGAIN + 1
 DENSE, DROPOUT = range(2)
 
 # What a step does: integers, and numbers. From FIRST on stand the optimiser's own numbers, after

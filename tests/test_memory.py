@@ -3,10 +3,14 @@
 import os
 import subprocess
 import sys
+import threading
 
+import numpy as np
 import pytest
 
 import fastbp
+from fastbp import scratch
+from fastbp.kernels import cpu
 
 BUDGET = """
 import resource, sys
@@ -71,9 +75,35 @@ def test_bytes_of_each_part():
 
 def test_work_is_that_of_the_kernel_and_of_one_panel():
     mine = net()
-    assert mine.memory(64).work == 4 * mine.work_size(64)
+    assert mine.memory(64).work == 4 * cpu.network_work(64, mine.plans[False].table)
     assert mine.memory(512).work == mine.memory(10**6).work
     assert mine.memory(10**6).kept > 50 * mine.memory(10**6).work
+
+
+def deep():
+    layers = (fastbp.Dense(64, 64, activation="relu", rng=i) for i in range(32))
+    return fastbp.Sequential(*layers)
+
+
+def test_recomputing_takes_less():
+    told, other = deep().memory(512), deep().memory(512, recompute=True)
+    assert (told.work, other.work) == (told.keeping, told.recomputing)
+    assert (other.keeping, other.recomputing) == (told.keeping, told.recomputing)
+    assert told.fit - other.fit == told.work - other.work
+    activations = 4 * 512 * 64
+    assert told.keeping - told.recomputing == (32 - 10) * activations
+    assert told.recomputing < told.keeping / 2
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_training_takes_the_scratch_that_was_told(recompute, monkeypatch):
+    monkeypatch.setattr(scratch, "_buffers", threading.local())
+    mine, x = deep(), np.ones((512, 64), np.float32)
+    mine.fit(x, x, loss="huber", epochs=1, batch_size=512, seed=0, recompute=recompute)
+    assert scratch._buffers.f.nbytes == mine.memory(512, recompute=recompute).work
+    mine.predict(x)
+    mine.evaluate(x, x)
+    assert scratch._buffers.f.nbytes == mine.memory(512, recompute=recompute).work
 
 
 @pytest.mark.parametrize(("batch_size", "rows"), [(0, 0), (1, -1)])

@@ -17,6 +17,7 @@ from ..codes import (
     CLIP,
     CLIP_NORM,
     CLIP_VALUE,
+    COLUMNS,
     DROPOUT,
     FIRST,
     KIND,
@@ -37,14 +38,13 @@ from .binding import launcher
 from .jit import inline, kernel, spliced
 from .losses import row_share
 from .optimizers import adamw, rmsprop, sgd
-from .panels import forward, matrix, panel_room, rows_of, train, vector
+from .panels import all_kept, forward, kept, matrix, panel_room, rows_of, train, vector
 from .pointers import address, at, doubles_at, get, new_job, number_of, pointer_to, put
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
 from .threads import ARENA_BYTES, part, run, task
 
 NEXT_SEED = np.uint64(0xD1342543DE82EF95)  # from one pass to the next; odd: no seed comes twice
 SEED_BITS = np.uint64(2**63 - 1)
-COLUMNS = SEED + 1  # of the table
 
 PANEL = 512  # rows of a panel that all threads share: dense_backward packs as many at once
 # Small networks: each group of rows goes through all layers on one thread.
@@ -70,13 +70,15 @@ def parameter_count(table):
 def group_count(n, table):
     """Into how many groups to cut the rows, each with gradients of its own; 1: threads per layer.
 
-    It depends on the shapes alone, so that a sum has the same bits for every number of threads.
+    It depends on the shapes alone, so that a sum has the same bits for every number of threads,
+    and whether layers share places or not.
     """
     most = min(MOST_GROUPS, n // LEAST_ROWS)
     if most < 2:
         return 1
     size = parameter_count(table)
-    small = size <= MOST_PARAMETERS and panel_room(GROUP_PANEL, table) <= ARENA_BYTES // 8
+    room = panel_room(GROUP_PANEL, table) + GROUP_PANEL * (all_kept(table) - kept(table))
+    small = size <= MOST_PARAMETERS and room <= ARENA_BYTES // 8
     return most if small and n * size >= LEAST_WORK else 1
 
 
@@ -100,7 +102,7 @@ def network_forward(x, table, numbers, training, parameters, work, y):
     for row in range(0, len(x), PANEL):
         end = min(row + PANEL, len(x))
         panel, out = rows_of(x, row, end), rows_of(y, row, end)
-        forward(panel, row, table, numbers, training, parameters, work, out)
+        forward(0, len(table), panel, row, table, numbers, training, parameters, work, out)
 
 
 # Groups of rows on the threads of the pool. The words of a job:

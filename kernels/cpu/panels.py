@@ -3,7 +3,8 @@
 In training a panel goes forward, through the loss and backward before the next one begins: its
 activations are still in cache, and no more of them ever exist, however long the batch is. `room`
 holds, one behind the other: y and z of each layer, dy of the loss, two buffers for the dx between
-layers, and the scratch of a dense layer.
+layers, and the scratch of a dense layer. Layers may share places for y and z: what is overwritten
+is then computed again on the way back.
 """
 
 from math import isfinite, nan
@@ -12,6 +13,7 @@ from numba import carray
 
 from ..codes import (
     ACTIVATION,
+    AGAIN,
     BINARY_CROSS_ENTROPY,
     DELTA,
     DROPOUT,
@@ -83,6 +85,15 @@ def kept(table):
 
 
 @inline
+def all_kept(table):
+    """Elements of activations that a row would keep if no layers shared places."""
+    count = 0
+    for i in range(len(table)):
+        count += table[i, M] * (1 if table[i, Z] < 0 else 2)
+    return count
+
+
+@inline
 def widest(table):
     """Elements of the widest layer of a row."""
     most = 0
@@ -112,12 +123,15 @@ def panel_room(rows, table):
 
 
 @spliced
-def forward(x, row, table, numbers, training, parameters, room, y):
-    """y = the last layer's output for a panel x that begins at a row of the batch."""
+def forward(begin, end, x, row, table, numbers, training, parameters, room, y):
+    """Layers begin..end-1 for a panel x that begins at a row of the batch; y: of the last of all.
+
+    x: (rows, k) of layer `begin`.
+    """
     rows, last, below = len(x), len(table) - 1, x
     at_scratch = places(rows, table)[2]
     scratch = vector(room, at_scratch, room.size - at_scratch)
-    for i in range(last + 1):
+    for i in range(begin, end):
         k, m = table[i, K], table[i, M]
         above = matrix(room, rows * table[i, Y], rows, m) if i < last else y
         if table[i, KIND] == DROPOUT:
@@ -129,6 +143,15 @@ def forward(x, row, table, numbers, training, parameters, room, y):
             z = matrix(room, rows * table[i, Z] if training else -1, rows, m)
             dense_forward(below, w, b, table[i, ACTIVATION], scratch, z, above)
         below = above
+
+
+@inline
+def forward_again(end, x, row, table, numbers, parameters, room):
+    """y and z of the layers below `end` that its row names, which other layers have overwritten."""
+    rows, begin = len(x), table[end, AGAIN]
+    below = matrix(room, rows * table[begin - 1, Y], rows, table[begin, K]) if begin > 0 else x
+    none = matrix(room, -1, rows, 0)
+    forward(begin, end, below, row, table, numbers, True, parameters, room, none)
 
 
 @inline
@@ -159,6 +182,8 @@ def backward(add, x, row, table, numbers, parameters, room, gradients, dx):
     above = matrix(room, at_dy, rows, table[last, M])
     for i in range(last, -1, -1):
         k, m = table[i, K], table[i, M]
+        if table[i, AGAIN] >= 0:
+            forward_again(i, x, row, table, numbers, parameters, room)
         below, dy = x, dx
         if i > 0:
             below = matrix(room, rows * table[i - 1, Y], rows, k)
@@ -209,7 +234,7 @@ def train(
             return nan
         y = matrix(room, rows * table[last, Y], rows, table[last, M])
         dy = matrix(room, places(rows, table)[0], rows, table[last, M])
-        forward(panel, row, table, numbers, True, parameters, room, y)
+        forward(0, last + 1, panel, row, table, numbers, True, parameters, room, y)
         loss += losses(recipe, numbers, y, targets, s, share, dy)
         if not isfinite(loss):
             break

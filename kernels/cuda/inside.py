@@ -18,7 +18,7 @@ from .target import device
 def predict(table, parameters, x, room, y):
     """y = the output of the network for one row, as network_forward computes it without training.
 
-    table: (layers, 9), on the GPU, x: (k,), y: (m,), room: (2, widest layer) of this thread.
+    table: (layers, 10), on the GPU, x: (k,), y: (m,), room: (2, widest layer) of this thread.
     """
     layers = table.shape[0]
     for p in range(table[0, K]):

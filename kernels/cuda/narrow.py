@@ -3,7 +3,8 @@
 A block takes a few rows through the whole network. Their activations and gradients stay in its
 shared memory; of global memory it reads x, t and the parameters, which the caches keep, and it
 writes gradients: a slice of its own, to which each of its panels adds. The slices are then summed
-in their order. Every thread has 4 x 4 elements of a product at a time.
+in their order. Every thread has 4 x 4 elements of a product at a time. No activation reaches global
+memory, so layers that share places for them there have places of their own here.
 """
 
 from functools import lru_cache
@@ -14,6 +15,7 @@ from numba.types import float64, int32, int64, uint64
 
 from ..codes import (
     ACTIVATION,
+    AGAIN,
     DELTA,
     DENSE,
     DROPOUT,
@@ -268,9 +270,19 @@ def rows_of_panel(n, elements, itemsize):
     return min(most, max(4, blocks(n, NARROW_SLICES) // 4 * 4), 32)
 
 
+def apart(table):
+    """The table with a place of its own for every y and z, so that nothing is computed again."""
+    table, keeps = table.copy(), table[:, Z] >= 0
+    sizes = table[:, M] * (1 + keeps)
+    table[:, Y] = np.cumsum(sizes) - sizes
+    table[:, Z] = np.where(keeps, table[:, Y] + table[:, M], -1)
+    table[:, AGAIN] = -1
+    return table
+
+
 def elements_of(table):
     """(kept, widest, all) elements of a row of the batch in shared memory."""
-    kept = int((np.maximum(table[:, Y], table[:, Z]) + table[:, M]).max())
+    kept = int((table[:, M] * (1 + (table[:, Z] >= 0))).sum())
     widest = int(table[:, [K, M]].max())
     return kept, widest, kept + 2 * widest + int(table[0, K])
 
@@ -302,7 +314,7 @@ def launch_narrow(x, t, sample_weight, table, loss, numbers, parameters, slices,
     label = str(t.dtype) if loss == SPARSE_SOFTMAX_CROSS_ENTROPY else ""
     tables = [
         _on_gpu(current_device(), a.dtype.str, a.shape[1], a.tobytes())
-        for a in (table, _masks(table, numbers))
+        for a in (apart(table), _masks(table, numbers))
     ]
     NARROW_NETWORKS[x.dtype, label](
         slices, x, t, sample_weight, *tables, parameters, loss,

@@ -91,12 +91,19 @@ def _saved(work, n, row):
 def network_forward(x, table, numbers, training, parameters, work, y):
     """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
 
-    With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on. y may
-    then be None: the last layer's output stays in work.
+    With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on.
     """
+    x = _forward(range(len(table)), x, table, numbers, training, parameters, work, y)
+    if training and x.size:
+        y.copy_to_device(x, stream=launch.stream())
+
+
+def _forward(layers, x, table, numbers, training, parameters, work, y):
+    """The output of some layers in a row, for the input x of the first of them."""
     n, rows = x.shape[0], table.tolist()
     room = work[n * (_kept(table) + 2 * _widest(table)) :]
-    for i, row in enumerate(rows):
+    for i in layers:
+        row = rows[i]
         k, m = row[codes.K], row[codes.M]
         here = training or i < len(rows) - 1
         above = _matrix(work, n * row[codes.Y], n, m) if here else y
@@ -108,8 +115,13 @@ def network_forward(x, table, numbers, training, parameters, work, y):
             z = _matrix(work, n * row[codes.Z] if training else -1, n, m)
             dense_forward(x, w, b, row[codes.ACTIVATION], room, z, above)
         x = above
-    if training and y is not None and n:
-        y.copy_to_device(x, stream=launch.stream())
+    return x
+
+
+def _output(i, x, rows, work):
+    """The output of layer i that lies in work; of -1, x."""
+    n = x.shape[0]
+    return x if i < 0 else _matrix(work, n * rows[i][codes.Y], n, rows[i][codes.M])
 
 
 def network_loss_gradients(
@@ -168,8 +180,7 @@ def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradi
     n, rows = x.shape[0], table.tolist()
     kept, widest = _kept(table), _widest(table)
     room = work[n * (kept + 2 * widest) :]
-    y = _matrix(work, n * rows[-1][codes.Y], n, rows[-1][codes.M])
-    network_forward(x, table, numbers, True, parameters, work, None)
+    y = _forward(range(len(rows)), x, table, numbers, True, parameters, work, None)
     places = n * kept, n * (kept + widest)
     above = _matrix(work, places[0], n, rows[-1][codes.M])
     launch_loss(recipe[codes.LOSS], y, t, numbers[codes.DELTA], sample_weight, above)
@@ -178,16 +189,19 @@ def _layers(x, t, sample_weight, table, recipe, numbers, parameters, work, gradi
     ready = False  # whether `above` is dz already
     for i in reversed(range(len(rows))):
         row, lower = rows[i], rows[i - 1] if i else None
-        k, m = row[codes.K], row[codes.M]
-        below = _matrix(work, n * lower[codes.Y], n, k) if i else x
+        k, first = row[codes.K], row[codes.AGAIN]
+        if first >= 0:
+            start = _output(first - 1, x, rows, work)
+            _forward(range(first, i), start, table, numbers, True, parameters, work, None)
+        below = _output(i - 1, x, rows, work)
         dy = _matrix(work, places[(len(rows) - i) % 2], n, k) if i else dx
         if row[codes.KIND] == codes.DROPOUT:
             if dy.size:
                 dropout(_flat(above), numbers[codes.RATES + i], row[codes.SEED], _flat(dy))
             above, ready = dy, False
             continue
-        w, dw = (_matrix(flat, row[codes.W], k, m) for flat in (parameters, gradients))
-        db = _vector(gradients, row[codes.B], m)
+        w, dw = (_matrix(a, row[codes.W], k, row[codes.M]) for a in (parameters, gradients))
+        db = _vector(gradients, row[codes.B], row[codes.M])
         saved, activation = _saved(work, n, row), codes.IDENTITY if ready else row[codes.ACTIVATION]
         ready = i > 0 and lower[codes.KIND] == codes.DENSE
         saved_below = _saved(work, n, lower) if ready else nothing(x)

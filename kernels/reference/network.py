@@ -54,9 +54,15 @@ def network_forward(x, table, numbers, training, parameters, work, y):
 
     With `training`, masks of the dropout layers; numbers: their rates, from codes.RATES on.
     """
+    np.copyto(y, _forward(range(len(table)), x, table, numbers, training, parameters, work))
+
+
+def _forward(layers, x, table, numbers, training, parameters, work):
+    """The output of some layers in a row, for the input x of the first of them."""
     n = len(x)
     scratch = work[n * (_kept(table) + 2 * _widest(table)) :]
-    for i, row in enumerate(table):
+    for i in layers:
+        row = table[i]
         k, m = row[codes.K], row[codes.M]
         below = x
         x = _part(work, n * row[codes.Y], (n, m))
@@ -68,7 +74,13 @@ def network_forward(x, table, numbers, training, parameters, work, y):
         b = _part(parameters, row[codes.B], (m,))
         z = _part(work, n * row[codes.Z] if row[codes.Z] >= 0 else -1, (n, m))
         dense_forward(below, w, b, row[codes.ACTIVATION], scratch, z, x)
-    np.copyto(y, x)
+    return x
+
+
+def _output(i, x, table, work):
+    """The output of layer i that lies in work; of -1, x."""
+    n, row = len(x), table[i]
+    return x if i < 0 else _part(work, n * row[codes.Y], (n, row[codes.M]))
 
 
 LOSSES = {
@@ -99,11 +111,10 @@ def network_loss_gradients(
     """
     if not np.isfinite(x).all():  # a saturated unit would hide it from the loss
         return np.nan
-    n, last = len(x), table[-1]
+    n = len(x)
     kept, widest = _kept(table), _widest(table)
     scratch = work[n * (kept + 2 * widest) :]
-    y = _part(work, n * last[codes.Y], (n, last[codes.M]))
-    network_forward(x, table, numbers, True, parameters, work, y)
+    y = _forward(range(len(table)), x, table, numbers, True, parameters, work)
     buffers = [work[n * (kept + i * widest) :] for i in range(2)]
     dy = _part(buffers[0], 0, y.shape)
     loss = network_loss(recipe, numbers, y, t, sample_weight, dy)
@@ -111,8 +122,11 @@ def network_loss_gradients(
         return loss
     for i in reversed(range(len(table))):
         row = table[i]
-        k, m = row[codes.K], row[codes.M]
-        below = x if i == 0 else _part(work, n * table[i - 1][codes.Y], (n, k))
+        k, m, first = row[codes.K], row[codes.M], row[codes.AGAIN]
+        if first >= 0:
+            start = _output(first - 1, x, table, work)
+            _forward(range(first, i), start, table, numbers, True, parameters, work)
+        below = _output(i - 1, x, table, work)
         above, dy = dy, _part(buffers[(len(table) - i) % 2], 0, (n, k)) if i else dx
         if row[codes.KIND] == codes.DROPOUT:
             if dy.size:

@@ -22,7 +22,9 @@ CLIPS = {"none": None, "norm": fastbp.ClipNorm(0.3), "value": fastbp.ClipValue(0
 # sizes, rows: all in one kernel, with several panels for a block; layer by layer, one of them wide.
 # On a GPU also what people train.
 NETS = {"narrow": ((3, 5, 2), 14), "wide": ((3, 20, 9, 2), 5)}
+DEEP = {"deep narrow": ((3, 5, 5, 5, 5, 2), 6), "deep wide": ((3, 20, 9, 9, 9, 9, 2), 5)}
 if not target.SIMULATED:
+    DEEP["deep wide"] = (3, 300, 40, 40, 40, 40, 2), 1001
     NETS |= {
         "wide": ((3, 300, 9, 2), 5),
         "digits": ((64, 128, 10), 256),
@@ -36,8 +38,9 @@ class Case:
     """A network as the kernels take it, and its data."""
 
     def __init__(self, name, dtype, loss="squared_error", optimizer="sgd", **options):
-        sizes, n = NETS[name]
-        activations = options.get("activations", ["tanh"] * (len(sizes) - 2) + ["identity"])
+        sizes, n = (NETS | DEEP)[name]
+        hidden = [options.get("hidden", "tanh")] * (len(sizes) - 2)
+        activations = options.get("activations", [*hidden, "identity"])
         rng = np.random.default_rng(0)
         layers = [
             fastbp.Dense(k, m, activation=f, bias=f != "elu", dtype=dtype.name, rng=rng)
@@ -46,7 +49,8 @@ class Case:
         if options.get("dropout"):
             layers.insert(1, fastbp.Dropout(options["dropout"], rng=1))
             layers.insert(0, fastbp.Dropout(options["dropout"] / 2, rng=2))
-        self.net, self.plan = fastbp.Sequential(*layers, device="reference"), Plan(layers, sizes[0])
+        self.net = fastbp.Sequential(*layers, device="reference")
+        self.plan = Plan(layers, sizes[0], options.get("recompute", False))
         self.x = rng.standard_normal((n, sizes[0])).astype(dtype)
         self.t = rng.dirichlet(np.ones(sizes[-1]), n).astype(dtype)
         if options.get("labels"):
@@ -190,6 +194,27 @@ def test_the_same_steps_give_the_same_bits(name):
     _, first = steps(case, cuda, np.dtype(np.float32))
     _, again = steps(case, cuda, np.dtype(np.float32))
     assert [a.tobytes() for a in first] == [a.tobytes() for a in again]
+
+
+@pytest.mark.parametrize("options", [{"hidden": "gelu"}, {"dropout": 0.3}], ids=str)
+@pytest.mark.parametrize("name", DEEP)
+def test_the_same_bits_whether_activations_are_kept(name, options, dtype):
+    def outcome(recompute):
+        case = Case(name, dtype, recompute=recompute, weights=True, **options)
+        assert (case.plan.table[:, codes.AGAIN] >= 0).any() == recompute
+        table, recipe, numbers, work, gradients, parameters, *_ = case.arrays(cuda, dtype)
+        x, t, s = case.data(cuda, dtype)
+        (dx,) = at(cuda, case.x * np.nan)
+        loss = cuda.network_loss_gradients(
+            x, t, s, table, recipe, numbers, parameters, work, gradients, dx
+        )
+        losses, arrays = steps(case, cuda, dtype)
+        arrays = [home(dx), home(gradients), *arrays[1:]]  # all but the table
+        return work.size, [loss, *losses, *(array.tobytes() for array in arrays)]
+
+    (kept, expected), (shared, actual) = outcome(False), outcome(True)
+    assert actual == expected
+    assert shared < kept
 
 
 def test_a_narrow_epoch_is_six_kernels_a_step_and_one_wait(monkeypatch):

@@ -150,9 +150,9 @@ def test_losses_and_sums(name, recorder):
 @pytest.mark.parametrize("labels", [True, False])
 def test_a_narrow_network(labels, recorder):
     table = np.array([
-        [codes.DENSE, 3, 5, codes.TANH, 0, 25, 0, -1, -1],
-        [codes.DROPOUT, 5, 5, -1, -1, -1, 5, -1, 7],
-        [codes.DENSE, 5, 2, codes.IDENTITY, 15, 30, 10, -1, -1],
+        [codes.DENSE, 3, 5, codes.TANH, 0, 25, 0, -1, -1, -1],
+        [codes.DROPOUT, 5, 5, -1, -1, -1, 5, -1, 7, -1],
+        [codes.DENSE, 5, 2, codes.IDENTITY, 15, 30, 10, -1, -1, -1],
     ])  # fmt: skip
     x, numbers, s, parameters, gradients = operands((14, 3), (14, 2), 14, 32, 32)
     t = target.host.to_device(np.arange(14) % 2) if labels else numbers

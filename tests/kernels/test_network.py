@@ -26,7 +26,7 @@ CLIPS = {"none": None, "norm": fastbp.ClipNorm(0.3), "value": fastbp.ClipValue(0
 
 # sizes, rows: one row; too little work for groups; groups of one and of several panels, with rows
 # that no group size divides; too many parameters for groups; several panels without groups;
-# parameters for several updates.
+# parameters for several updates; deep ones, in panels of groups and without groups.
 NETS = {
     "one row": ((3, 5, 2), 1),
     "small": ((3, 5, 2), 40),
@@ -35,6 +35,8 @@ NETS = {
     "wide": ((30, 300, 40, 3), 65),
     "long": ((5, 150, 120, 2), 1100),
     "updates": ((90, 500, 2), 33),
+    "deep groups": ((5, *[30] * 8, 2), 1100),
+    "deep": ((5, *[70] * 9, 2), 600),
 }
 
 
@@ -43,7 +45,8 @@ class Case:
 
     def __init__(self, name, dtype, loss="squared_error", optimizer="sgd", **options):
         sizes, n = NETS[name]
-        activations = options.get("activations", ["tanh"] * (len(sizes) - 2) + ["identity"])
+        hidden = [options.get("hidden", "tanh")] * (len(sizes) - 2)
+        activations = options.get("activations", [*hidden, "identity"])
         rng = np.random.default_rng(0)
         layers = [
             fastbp.Dense(k, m, activation=f, bias=f != "elu", dtype=dtype, rng=rng)
@@ -53,7 +56,7 @@ class Case:
             layers.insert(1, fastbp.Dropout(options["dropout"], rng=1))
             layers.insert(0, fastbp.Dropout(options["dropout"] / 2, rng=2))
         self.net = fastbp.Sequential(*layers)
-        self.plan = Plan(layers, sizes[0])
+        self.plan = Plan(layers, sizes[0], options.get("recompute", False))
         self.x = rng.standard_normal((n, sizes[0])).astype(dtype)
         self.t = rng.dirichlet(np.ones(sizes[-1]), n).astype(dtype)
         if options.get("labels"):
@@ -142,9 +145,15 @@ def test_the_nets_are_what_their_names_say():
     groups = {name: network.group_count(NETS[name][1], tables[name]) for name in NETS}
     assert groups == {
         "one row": 1, "small": 1, "groups": 2, "panels": 8, "wide": 1, "long": 1, "updates": 1,
+        "deep groups": 8, "deep": 1,
     }  # fmt: skip
     assert network.GROUP_PANEL < 1501 / 8
+    assert network.GROUP_PANEL < 1100 / 8
     assert NETS["long"][1] > network.PANEL
+    assert NETS["deep"][1] > network.PANEL
+    for name in ("deep groups", "deep"):
+        again = Case(name, "float64", recompute=True).plan.table[:, codes.AGAIN]
+        assert (again >= 0).sum() >= 2
     assert Case("updates", "float64").net.parameters.size > network.UPDATED
 
 
@@ -190,6 +199,32 @@ def test_the_same_bits_for_every_number_of_threads(name, dtype, launch):
     finally:
         fastbp.set_num_threads(before)
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"hidden": "gelu", "weights": True}, {"dropout": 0.3, "labels": True, "l2": 0.01}],
+    ids=str,
+)
+def test_the_same_bits_whether_activations_are_kept(name, options, kernels, dtype, launch):
+    def outcome(recompute):
+        case = Case(name, dtype.name, optimizer="adam", recompute=recompute, **options)
+        losses, *arrays, state, table, recipe = steps(case, kernels, dtype, launch)
+        arrays += [*state, table[:, codes.SEED], recipe]
+        return losses, [array.tobytes() for array in arrays]
+
+    assert outcome(True) == outcome(False)
+
+
+def test_groups_do_not_depend_on_whether_activations_are_kept():
+    # 60 layers of dropout: more activations than a group has room for, unless they share places.
+    sizes, n = [60] * 2, 8 * 98
+    layers = [fastbp.Dense(*sizes), *(fastbp.Dropout(0.1) for _ in range(60)), fastbp.Dense(*sizes)]
+    kept, again = (Plan(layers, 60, recompute) for recompute in (False, True))
+    room = network.GROUP_PANEL * np.array([kept.kept, again.kept])
+    assert room[1] < network.ARENA_BYTES // 16 < network.ARENA_BYTES // 8 < room[0]
+    assert network.group_count(n, kept.table) == network.group_count(n, again.table) == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
