@@ -63,13 +63,13 @@ def check_plain(name: str, value: Array) -> None:
 
 def fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     """Whether a shape is the wanted one; a letter stands for any size."""
+    if shape == wanted:
+        return True
     if len(shape) != len(wanted):
         return False
-    if shape[1:] == wanted[1:] and type(wanted[0]) is str:  # of almost every call
+    if shape[1:] == wanted[1:] and type(wanted[0]) is str:  # of almost every other call
         return True
-    return shape == wanted or all(
-        got == want or type(want) is str for got, want in zip(shape, wanted, strict=True)
-    )
+    return all(got == want or type(want) is str for got, want in zip(shape, wanted, strict=True))
 
 
 def is_ready(value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None) -> bool:

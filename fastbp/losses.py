@@ -185,7 +185,8 @@ def _is_labels(t: object) -> bool:
 
 
 def _check_labels(t: Any, n: int) -> Array:
-    if t.dtype.kind in "iu" and t.dtype.isnative and is_ready(t, (n,), t.dtype):
+    dtype = t.dtype
+    if dtype.kind in "iu" and dtype.isnative and is_ready(t, (n,), dtype):
         return t
     check_plain("t", t)
     if t.dtype.kind not in "iu":

@@ -6,7 +6,6 @@ is one pass over memory and the L2 penalty one pass over its first part.
 
 import math
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from . import (
     expressions,
     losses,
     memory,
-    regularization,
     storage,
     training,
 )
@@ -27,9 +25,10 @@ from .checks import Array, as_input, check_choice, check_flag, check_number, on_
 from .interop import empty, home
 from .layers import Dense, Layer
 from .losses import Given, Loss
-from .optimizers import Optimizer, slots
+from .optimizers import Optimizer
 from .plan import Plan
 from .regularization import Clip
+from .step import Step
 
 PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
 
@@ -138,6 +137,7 @@ class Sequential:
         precision = check_precision(precision, device, self.dtype)
         self._kernels = kernels_for(device, precision)
         self.device, self.precision = device, precision
+        self._step: Step | None = None
         return self
 
     def _check_device(self, device: str) -> None:
@@ -237,27 +237,11 @@ class Sequential:
         >>> net.layers[0].w
         array([[1.2]])
         """
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                "optimizer: expected an instance that keeps its state between the calls, such as "
-                f"fastbp.Adam(), got {optimizer!r}"
-            )
-        optimizer.check(self.parameters)
-        clip = regularization.resolve(clip)
-        loss, kernel, x, t, weights = self.check_batch(x, t, loss, sample_weight, l2)
-        plan = self.plan_for(recompute)  # the kernel looks for NaN and infinity in x
-        plan.set_loss(loss, kernel, l2)
-        plan.set_update(optimizer, clip)
-        state = optimizer.state_for(self.parameters)
-        value = self._kernels.network_step(
-            *(x, t, weights, plan.table, plan.recipe, plan.numbers),
-            *(plan.work(self._kernels, len(x), self.dtype), self.gradients, self.parameters),
-            *slots(state, self.parameters),
-        )
-        self._check_loss(value, loss, x, t, weights)
-        plan.passed(1)
-        optimizer.step, optimizer.state = optimizer.step + 1, state
-        return value
+        asked = loss, optimizer, l2, clip, recompute
+        step = self._step
+        if step is None or not step.is_for(*asked):
+            step = self._step = Step(self, *asked)
+        return step(self, x, t, sample_weight)
 
     fit = training.fit
     memory = memory.memory
@@ -266,31 +250,40 @@ class Sequential:
         self, x: object, t: object, loss: Given, sample_weight: object, l2: float
     ) -> tuple[Loss, str, Array, Array, Array]:
         """(loss, its kernel, x, t, sample_weight), checked and as the kernels take them."""
-        batch = self._input(x)
-        loss = losses.for_outputs(loss, self.out_features, self.dtype)
-        if isinstance(loss, losses.ExpressionLoss):
-            expressions.check_device("loss", self.device)
+        batch, found = self.check_input(x), self.check_loss(loss, l2)
+        kernel, t, weights = self.check_targets(found, batch, t, sample_weight)
+        return found, kernel, batch, t, weights
+
+    def check_loss(self, loss: Given, l2: float) -> Loss:
+        """The loss that was meant, if this network can have it."""
         check_number("l2", l2, 0)
-        if loss.link and self._last_dense.activation != "identity":
+        found = losses.for_outputs(loss, self.out_features, self.dtype)
+        if isinstance(found, losses.ExpressionLoss):
+            expressions.check_device("loss", self.device)
+        if found.link and self._last_dense.activation != "identity":
             raise ValueError(
-                f"loss: {loss.name} takes logits, so the last layer needs activation='identity', "
-                f"got {self._last_dense.activation!r}; predict_proba applies the {loss.link}"
+                f"loss: {found.name} takes logits, so the last layer needs activation='identity', "
+                f"got {self._last_dense.activation!r}; predict_proba applies the {found.link}"
             )
-        check = loss.check
-        if on_gpu(batch):
-            from . import gpu_losses
+        return found
 
-            check = partial(gpu_losses.check, loss)
-        shape = len(batch), self.out_features
-        kernel, t, weights = check(shape, self.dtype, t, sample_weight)
-        return loss, kernel, batch, t, weights
-
-    def _input(self, x: object) -> Any:
+    def check_input(self, x: object) -> Any:
         """The checked batch: of the host, or with device="cuda" of the GPU."""
         check = as_input
         if self.device == "cuda" and on_gpu(x):
             from .interop import as_gpu as check
         return check("x", x, ("n", self.in_features), self.dtype)
+
+    def check_targets(
+        self, loss: Loss, x: Array, t: object, sample_weight: object
+    ) -> tuple[str, Array, Array]:
+        """(the loss's kernel, t, sample_weight), checked, on the device of the checked batch x."""
+        shape = len(x), self.out_features
+        if on_gpu(x):
+            from . import gpu_losses
+
+            return gpu_losses.check(loss, shape, self.dtype, t, sample_weight)
+        return loss.check(shape, self.dtype, t, sample_weight)
 
     def step_gradients(
         self,
@@ -312,7 +305,7 @@ class Sequential:
             *(x, t, sample_weight, plan.table, plan.recipe, plan.numbers),
             *(self.parameters, plan.work(self._kernels, len(x), self.dtype), self.gradients, dx),
         )
-        self._check_loss(value, loss, x, t, sample_weight)
+        self.check_value(value, loss, x, t, sample_weight)
         plan.passed(1)
         return value, dx
 
@@ -320,7 +313,7 @@ class Sequential:
         """The network as the kernels take it, its activations kept or computed again."""
         return self.plans[check_flag("recompute", recompute)]
 
-    def _check_loss(
+    def check_value(
         self, value: float, loss: Loss, x: Array, t: Array, sample_weight: Array
     ) -> None:
         """Raise for a loss that is not finite: for the data, if they are why, or for divergence."""
@@ -354,7 +347,7 @@ class Sequential:
         >>> net.predict(np.ones((3, 2), np.float32)).shape
         (3, 1)
         """
-        x = self._input(x)
+        x = self.check_input(x)
         shape, cuda = (len(x), self.out_features), self.device == "cuda"
         out = empty(shape, self.dtype, like=x) if cuda else np.empty(shape, self.dtype)
         if len(x) <= PREDICT_ROWS:

@@ -1,0 +1,167 @@
+"""What `train_step` keeps from one call to the next, and what it looks at again."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import fastbp
+
+
+def batch():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((6, 3)), rng.standard_normal((6, 2))
+
+
+def network(device="cpu"):
+    rng = np.random.default_rng(1)
+    layers = (fastbp.Dense(k, m, dtype="float64", rng=rng) for k, m in [(3, 4), (4, 2)])
+    return fastbp.Sequential(*layers, device=device)
+
+
+def after(*calls, make=fastbp.Adam, device="cpu"):
+    """The parameters after some steps, each (arguments by name, what is done before it)."""
+    (x, t), net, optimizer = batch(), network(device), make()
+    for arguments, before in calls:
+        if before:
+            optimizer = before(net, optimizer) or optimizer
+        net.train_step(x, t, **{"loss": "squared_error", "optimizer": optimizer} | arguments)
+    return net.parameters
+
+
+def afresh(*calls, **options):
+    """`after`, where each call of train_step begins with nothing kept."""
+
+    def forget(before):
+        def both(net, optimizer):
+            net._step = None
+            return before and before(net, optimizer)
+
+        return both
+
+    return after(*((arguments, forget(before)) for arguments, before in calls), **options)
+
+
+def set_rate(net, optimizer):
+    optimizer.learning_rate = 0.25
+
+
+def set_momentum(net, optimizer):
+    optimizer.momentum = 0.9
+
+
+def set_state(net, optimizer):
+    optimizer.state = {slot: np.ones_like(array) for slot, array in optimizer.state.items()}
+
+
+def set_array(net, optimizer):
+    optimizer.state["m"] = np.ones_like(optimizer.state["m"])
+
+
+def set_count(net, optimizer):
+    optimizer.step = 10
+
+
+def set_nothing(net, optimizer):
+    optimizer.step, optimizer.state = 0, {}
+
+
+def another(net, optimizer):
+    return fastbp.Adam(0.5)
+
+
+def move(net, optimizer):
+    net.to("reference")
+
+
+@pytest.mark.parametrize(
+    ("make", "before"),
+    [
+        (fastbp.SGD, None),
+        (fastbp.SGD, set_rate),
+        (fastbp.SGD, set_momentum),
+        (fastbp.Adam, None),
+        (fastbp.Adam, set_rate),
+        (fastbp.Adam, set_state),
+        (fastbp.Adam, set_array),
+        (fastbp.Adam, set_count),
+        (fastbp.Adam, set_nothing),
+        (fastbp.Adam, another),
+        (fastbp.Adam, move),
+    ],
+)
+def test_what_changes_between_calls_counts(make, before):
+    calls = [({}, None), ({}, before), ({}, None)]
+    np.testing.assert_array_equal(after(*calls, make=make), afresh(*calls, make=make))
+    if before:
+        unchanged = after(*[({}, None)] * 3, make=make)
+        assert before is move or not np.array_equal(after(*calls, make=make), unchanged)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"loss": "half_squared_error"},
+        {"loss": fastbp.Huber(0.1)},
+        {"l2": 0.5},
+        {"clip": 1e-3},
+        {"sample_weight": np.arange(6.0)},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_other_arguments_count(other):
+    calls = [({}, None), (other, None), ({}, None)]
+    np.testing.assert_array_equal(after(*calls, make=fastbp.SGD), afresh(*calls, make=fastbp.SGD))
+    unchanged = after(*[({}, None)] * 3, make=fastbp.SGD)
+    assert not np.array_equal(after(*calls, make=fastbp.SGD), unchanged)
+
+
+def test_a_function_is_called_with_every_step():
+    (x, t), net, scale = batch(), network(), 1.0
+    optimizer = fastbp.SGD(1e-9)
+
+    def loss(y, t):
+        return scale * (y - t) ** 2
+
+    first = net.train_step(x, t, loss, optimizer)
+    scale = 2.0
+    assert net.train_step(x, t, loss, optimizer) == pytest.approx(2 * first, rel=1e-6)
+
+
+def test_labels_after_one_hot_targets():
+    x, _ = batch()
+    labels = np.array([0, 1, 1, 0, 1, 0])
+    values = []
+    net, optimizer = network("reference"), fastbp.SGD(1e-12)
+    for t in (labels, np.eye(2)[labels], labels):
+        values.append(net.train_step(x, t, "softmax_cross_entropy", optimizer))
+    assert values == pytest.approx([values[0]] * 3, rel=1e-9)
+
+
+def test_a_refused_call_is_not_kept():
+    (x, t), net, optimizer = batch(), network(), fastbp.SGD()
+    for _ in range(2):
+        with pytest.raises(ValueError, match="l2: expected a finite number >= 0, got -1"):
+            net.train_step(x, t, "squared_error", optimizer, l2=-1.0)
+    net.train_step(x, t, "squared_error", optimizer)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"x: expected shape \(n, 3\), got \(6, 2\)"):
+            net.train_step(t, t, "squared_error", optimizer)
+    foreign = fastbp.Adam()
+    foreign.state = {"m": np.zeros(3), "v": np.zeros(3)}
+    for _ in range(2):
+        with pytest.raises(ValueError, match="optimizer: expected a fresh one"):
+            net.train_step(x, t, "squared_error", foreign)
+
+
+def test_a_network_is_freed_at_once():
+    (x, t), net = batch(), network()
+    net.train_step(x, t, "squared_error", fastbp.SGD())
+    gc.disable()
+    try:
+        there = weakref.ref(net)
+        del net
+        assert there() is None
+    finally:
+        gc.enable()
