@@ -17,7 +17,8 @@ class Memory:
 
     A step takes the batch in panels of up to 512 rows, each forward and backward before the next:
     so the activations of a long batch are not kept. Those of a panel are, or with `recompute` only
-    some layers' are, and the others are computed again.
+    some layers' are, and the others are computed again. With device="cuda" a panel is the whole
+    batch, unless one kernel serves the network; the bytes are then those of the GPU.
 
     Attributes
     ----------
@@ -31,7 +32,7 @@ class Memory:
     keeping, recomputing : int
         `work` without and with `recompute`.
     kept : int
-        What the activations of the whole batch would take; nobody holds them.
+        What the activations of the whole batch would take, all layers kept.
     batch : int
         Room for the rows of one batch.
     copies : int
@@ -65,7 +66,7 @@ def memory(
     optimizer: str | Optimizer = "adam",
     recompute: bool = False,
 ) -> Memory:
-    """Bytes that a training on the CPU takes, beside the data.
+    """Bytes that a training takes, beside the data.
 
     Parameters
     ----------
@@ -95,12 +96,15 @@ def memory(
 
     >>> net = fastbp.Sequential(*(fastbp.Dense(64, 64, activation="relu") for _ in range(32)))
     >>> told = net.memory(512)
-    >>> told.keeping // 1024, told.recomputing // 1024
-    (5082, 2266)
+    >>> (told.keeping - told.recomputing) // 1024, told.recomputing < told.keeping / 2
+    (2816, True)
     """
     n, rows = check_count("batch_size", batch_size), check_count("rows", rows, 0)
     size, item = net.parameters.nbytes, net.dtype.itemsize
-    works = [item * int(net._kernels.network_work(n, plan.table)) for plan in net.plans]
+    kernels = net._kernels
+    if net.device == "cuda":
+        from .kernels import cuda as kernels  # those of the device have no scratch on the host
+    works = [item * int(kernels.network_work(n, plan.table)) for plan in net.plans]
     state = len(optimizers.resolve(optimizer).slots()) * size
     return Memory(
         network=2 * size,

@@ -167,6 +167,15 @@ def fit(
     ... )
     >>> history.stopped, history.loss[-1] <= 1e-3
     ('target_loss', True)
+
+    Less memory for a deep network, the same bits:
+
+    >>> layers = [[fastbp.Dense(8, 8, activation="gelu", rng=i) for i in range(9)] for _ in "ab"]
+    >>> keeping, recomputing = (fastbp.Sequential(*each) for each in layers)
+    >>> x, options = np.ones((4, 8), np.float32), {"loss": "squared_error", "epochs": 3}
+    >>> kept = keeping.fit(x, 2 * x, seed=0, **options)
+    >>> recomputing.fit(x, 2 * x, seed=0, recompute=True, **options).loss == kept.loss
+    True
     """
     epochs, batch_size = check_count("epochs", epochs, 0), check_count("batch_size", batch_size)
     target = -np.inf if target_loss is None else check_number("target_loss", target_loss)

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,6 +45,38 @@ def test_fit_predict_and_evaluate_agree(dropout, close):
 
     for actual, expected in zip(run("cuda"), run("reference"), strict=True):
         close(np.asarray(actual), expected)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_same_bits_whether_activations_are_kept(wide):
+    x, t = data()
+
+    def run(recompute):
+        widths = [3, 300 if wide and not target.SIMULATED else 9 if wide else 5, 5, 5, 5, 2]
+        layers = [
+            fastbp.Dense(k, m, activation="gelu" if m > 2 else "identity", rng=k)
+            for k, m in pairwise(widths)
+        ]
+        net = fastbp.Sequential(*layers, fastbp.Dropout(0.2, rng=0), device="cuda")
+        options = {"loss": "softmax_cross_entropy", "recompute": recompute}
+        batch = x.astype("f4"), t
+        history = net.fit(*batch, epochs=2, batch_size=5, seed=0, validation_data=batch, **options)
+        net.train_step(*batch, optimizer=fastbp.SGD(0.1), **options)
+        loss, dx = net.loss_and_gradients(*batch, **options)
+        arrays = net.parameters, net.gradients, dx, net.predict(batch[0])
+        told = net.memory(12)
+        work = 4 * cuda.network_work(12, net.plan_for(recompute).table)
+        assert work == (told.recomputing if recompute else told.keeping) > 0
+        return history.loss, history.validation, loss, [a.tobytes() for a in arrays]
+
+    assert run(True) == run(False)
+
+
+def test_memory_grows_with_the_batch_and_less_where_layers_are_recomputed():
+    wide = fastbp.Sequential(*(fastbp.Dense(300, 300) for _ in range(9)), device="cuda")
+    few, many = wide.memory(1000), wide.memory(2000)
+    assert many.keeping - few.keeping >= many.kept - few.kept > 0
+    assert many.recomputing < 0.75 * many.keeping
 
 
 def test_train_step_agrees(close):
