@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -109,12 +109,19 @@ class Ensemble:
 
         with ThreadPoolExecutor(get_num_threads()) as pool:
             try:
-                list(pool.map(train, range(len(self.nets))))
+                for future in [pool.submit(train, i) for i in range(len(self.nets))]:
+                    # In turns: a signal that comes just before a wait does not end it.
+                    while wait([future], timeout=0.1).not_done:
+                        pass
+                    future.result()
             except KeyboardInterrupt:
                 interrupted.set()
                 for member in busy:  # the pool may not know of a thread that it was starting
                     with member:
                         pass
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return histories
 
     def predict(self, x: Array) -> Array:
