@@ -195,6 +195,7 @@ def fit(
     )
     history = net.history = History()
     net.loss = batch[0]
+    best, stalled = np.inf, 0  # the loss that is watched; epochs in a row that have not lowered it
     with (bar if progress else none)(epochs) as report:
         try:
             for _ in range(epochs):
@@ -205,12 +206,14 @@ def fit(
                 history.seconds.append(time.perf_counter() - start)
                 for name, score in scores.items():
                     history.validation.setdefault(name, []).append(score)
+                watched = scores.get("loss", value)
+                best, stalled = (watched, 0) if _improves(watched, best) else (best, stalled + 1)
                 report(history)
                 # Every callback is called, whatever the others answer.
                 answers = run.call(callbacks, history)
                 if value <= target:
                     history.stopped = "target_loss"
-                elif patience is not None and _stall(history) >= patience:
+                elif patience is not None and stalled >= patience:
                     history.stopped = "patience"
                 elif any(answer is True or answer is np.True_ for answer in answers):
                     history.stopped = "callback"
@@ -337,13 +340,9 @@ class Run:
         return self.net.parameters.copy(), self.optimizer.step, slots
 
 
-def _stall(history: History) -> int:
-    """Epochs in a row until now that have not lowered the best loss by a share of STALL."""
-    best, stall = np.inf, 0
-    for loss in history.validation.get("loss", history.loss):
-        improved = loss < (best - STALL * abs(best) if best < np.inf else best)
-        best, stall = (loss, 0) if improved else (best, stall + 1)
-    return stall
+def _improves(loss: float, best: float) -> bool:
+    """Whether a loss is below the best one by a share of STALL."""
+    return loss < (best - STALL * abs(best) if best < np.inf else best)
 
 
 def _check_budget(device: str, data_budget: int | None) -> int | None:
