@@ -34,18 +34,21 @@ Addressed = namedtuple("Addressed", "number dispatcher arguments")
 functions: list[Addressed] = []
 _words = np.zeros((MOST_FUNCTIONS, len(REALS)), np.int64)  # their addresses; 0: not bound yet
 _waiting: dict[types.Type, list[Addressed]] = {real: [] for real in REALS}  # functions to bind
+_on_demand: dict[types.Type, list[Addressed]] = {real: [] for real in REALS}  # by the first call
 
 
-def addressed(function, arguments):
+def addressed(function, arguments, on_demand=False):
     """An intrinsic that gives the function's address for the float type of its operand.
 
     arguments: function of a float type that gives the types of the function's arguments.
+    on_demand: no launcher binds it; the first call binds all such functions.
     """
     name = f"{function.__module__}.{function.__qualname__}"
-    functions.append(Addressed(len(functions), kernel(function), arguments))
+    bare = kernel(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    functions.append(Addressed(len(functions), bare, arguments))
     for i, real in enumerate(REALS):
         llvm.add_symbol(f"{name}.{real}", _words[len(functions) - 1, i:].ctypes.data)
-        _waiting[real].append(functions[-1])
+        (_on_demand if on_demand else _waiting)[real].append(functions[-1])
 
     @intrinsic
     def address_of(typingctx, like):
@@ -54,7 +57,7 @@ def addressed(function, arguments):
             unbound = builder.icmp_signed("==", builder.load(word), ir.Constant(WORD, 0))
             with builder.if_then(unbound, likely=False):
                 nothing = ir.FunctionType(ir.VoidType(), [])
-                late = f"fastbp_bind_{like.dtype}"
+                late = f"fastbp_{'demand' if on_demand else 'bind'}_{like.dtype}"
                 builder.call(cgutils.get_or_insert_function(builder.module, nothing, late), [])
             return builder.load(word)
 
@@ -63,10 +66,25 @@ def addressed(function, arguments):
     return address_of
 
 
-def bind(real, count):
+@intrinsic
+def call(typingctx, address, arguments):
+    """Call a function by its address; arguments: a tuple of the very types that it was made for."""
+
+    def codegen(context, builder, signature, args):
+        pointer = cgutils.voidptr_t
+        result, error = cgutils.alloca_once(builder, pointer), cgutils.alloca_once(builder, pointer)
+        values = [result, error, *cgutils.unpack_tuple(builder, args[1])]
+        convention = ir.FunctionType(ir.IntType(32), [value.type for value in values])
+        builder.call(builder.inttoptr(args[0], convention.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, arguments), codegen
+
+
+def bind(real, count, on_demand=False):
     """Compile the first functions for a float type, or load them from the disk, and set words."""
     with global_compiler_lock:
-        waiting = _waiting[real]
+        waiting = (_on_demand if on_demand else _waiting)[real]
         while waiting and waiting[0].number < count:
             function = waiting.pop(0)
             arguments = function.arguments(real)
@@ -95,12 +113,12 @@ def launcher(function):
     return dispatcher
 
 
-def _bind_late(real):
+def _bind_late(real, on_demand=False):
     """`bind` for a call from compiled code, through which no exception can pass."""
     interrupted = False
-    while _waiting[real]:
+    while (_on_demand if on_demand else _waiting)[real]:
         try:
-            bind(real, len(functions))
+            bind(real, len(functions), on_demand)
         except KeyboardInterrupt:
             interrupted = True
         except BaseException:
@@ -112,5 +130,9 @@ def _bind_late(real):
 
 _callbacks = []
 for _real in REALS:
-    _callbacks.append(ctypes.CFUNCTYPE(None)(lambda real=_real: _bind_late(real)))
-    llvm.add_symbol(f"fastbp_bind_{_real}", ctypes.cast(_callbacks[-1], ctypes.c_void_p).value)
+    for _name, _late in (("bind", False), ("demand", True)):
+        _callbacks.append(
+            ctypes.CFUNCTYPE(None)(lambda real=_real, late=_late: _bind_late(real, late))
+        )
+        _place = ctypes.cast(_callbacks[-1], ctypes.c_void_p).value
+        llvm.add_symbol(f"fastbp_{_name}_{_real}", _place)

@@ -140,12 +140,13 @@ def keep_to(typingctx, identity, mask):
     return types.void(types.intp, mask), codegen
 
 
-def task(function):
+def task(function, on_demand=False):
     """A task (job, number, scratch): an intrinsic that gives its address for a type of scratch.
 
     job: pointer to the words of the job; scratch: pointer to memory of the thread that runs it.
     """
-    return addressed(function, lambda real: (JOB_POINTER, types.intp, types.CPointer(real)))
+    arguments = lambda real: (JOB_POINTER, types.intp, types.CPointer(real))  # noqa: E731
+    return addressed(function, arguments, on_demand)
 
 
 @intrinsic
