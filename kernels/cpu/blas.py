@@ -135,7 +135,7 @@ def forward_memory(n, k, m, activation, b_size, z_size, scratch, x, w, b, z, y):
             run(finish_rows(scratch), job, parts(rows, task_rows(m)), scratch, worth)
 
 
-@partial(task, on_demand=True)
+@partial(task, group="_blas")
 def finish_rows(job, number, scratch):
     """Bias, z and activation for some rows of y = x @ w."""
     m, step = get(job, M), task_rows(get(job, M))
@@ -217,7 +217,7 @@ def backward_memory(
             xxgemm(False, dz, m, True, w, m, rows, k, m, False, at(dx, begin * k), k)
 
 
-@partial(task, on_demand=True)
+@partial(task, group="_blas")
 def gradient_rows(job, number, scratch):
     """dz = dy * f'(z) for some rows of a panel, and their column sums."""
     m, step, first = get(job, M), task_rows(get(job, M)), get(job, BEGIN)
@@ -246,5 +246,5 @@ def _arguments(numbers, pointers):
     return lambda real: (types.intp,) * numbers + (types.CPointer(real),) * pointers
 
 
-forward_at = addressed(forward_memory, _arguments(6, 6), on_demand=True)
-backward_at = addressed(backward_memory, _arguments(7, 8), on_demand=True)
+forward_at = addressed(forward_memory, _arguments(6, 6), group="_blas")
+backward_at = addressed(backward_memory, _arguments(7, 8), group="_blas")

@@ -140,13 +140,16 @@ def keep_to(typingctx, identity, mask):
     return types.void(types.intp, mask), codegen
 
 
-def task(function, on_demand=False):
+def task(function, group=""):
     """A task (job, number, scratch): an intrinsic that gives its address for a type of scratch.
 
     job: pointer to the words of the job; scratch: pointer to memory of the thread that runs it.
     """
-    arguments = lambda real: (JOB_POINTER, types.intp, types.CPointer(real))  # noqa: E731
-    return addressed(function, arguments, on_demand)
+
+    def arguments(real):
+        return JOB_POINTER, types.intp, types.CPointer(real)
+
+    return addressed(function, arguments, group)
 
 
 @intrinsic
