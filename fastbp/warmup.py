@@ -178,6 +178,7 @@ def _probabilities(dtype: str) -> None:
 
 STEPS: dict[str, Callable[[str], object]] = {
     "layers": _alone,
+    "what waits for a first call": binding.bind_all,
     "a training step": _step,
     "an epoch": _epoch,
     "gradients": _gradients,

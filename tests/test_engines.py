@@ -11,8 +11,17 @@ import pytest
 
 import fastbp
 from fastbp import engines
-from fastbp.kernels.cpu.engines import BACKWARD, FORWARD, LAYER_SIZES, ROW_SIZES, choices
-from fastbp.kernels.cpu.engines import chooses_blas as runs_on_blas
+from fastbp.kernels.cpu.engines import (
+    BACKWARD,
+    FORWARD,
+    LAYER_SIZES,
+    ROW_SIZES,
+    choices,
+    chooses_blas,
+)
+from fastbp.kernels.cpu.jit import kernel
+
+runs_on_blas = kernel(chooses_blas)
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ LLVM from vectorising (6 times slower, measured), and a table of functions is no
 
 import math
 
-from numba import carray
+from numba import carray, int64, types
 
 from ..codes import (
     ELU,
@@ -28,9 +28,10 @@ from ..codes import (
     SQRT_HALF,
     TANH,
 )
+from .binding import addressed, call, launcher
 from .elementary import SIN_MAX, cos, erf, exp, expm1, sigmoid, sin, softplus, tanh
 from .expressions import expression_activation
-from .jit import inline, kernel
+from .jit import inline
 from .pointers import address
 from .scalar import like
 
@@ -134,12 +135,9 @@ def within(z, limit):
     return outside == 0
 
 
-@inline
-def activate_and_keep(activation, kept, y):
-    """y = f(y) in place; kept = z, or f'(z) of an expression, unless it is empty.
-
-    y, kept: (size,).
-    """
+def activate_memory(activation, size, kept_size, kept, y):
+    """`activate_and_keep` for pointers."""
+    kept, y = carray(kept, kept_size), carray(y, size)
     if activation >= EXPRESSION:
         expression_activation(activation, kept, y)
         return
@@ -180,15 +178,9 @@ def activate_and_keep(activation, kept, y):
             y[i] = math.sin(y[i])
 
 
-@kernel
-def activate(activation, y):
-    """y = f(y) in place. y: (size,)."""
-    activate_and_keep(activation, carray(address(y, 0), 0), y)
-
-
-@kernel
-def activation_gradient(activation, saved, dy, dz):
-    """dz = dy * f'(z). saved (y, z for codes.KEEPS_Z, f'(z) of an expression), dy, dz: (size,)."""
+def gradient_memory(activation, size, saved, dy, dz):
+    """`activation_gradient` for pointers."""
+    saved, dy, dz = carray(saved, size), carray(dy, size), carray(dz, size)
     if activation >= EXPRESSION:
         for i in range(dz.size):
             dz[i] = dy[i] * saved[i]
@@ -226,4 +218,40 @@ def activation_gradient(activation, saved, dy, dz):
         for i in range(dz.size):
             dz[i] = dy[i] * math.cos(saved[i])
     else:
-        dz[:] = dy
+        for i in range(dz.size):
+            dz[i] = dy[i]
+
+
+# All formulas lie behind two addresses: each function that ran them held 4,500 instructions.
+
+
+def _arguments(pointers):
+    return lambda real: (types.intp,) * (5 - pointers) + (types.CPointer(real),) * pointers
+
+
+activate_at = addressed(activate_memory, _arguments(2))
+gradient_at = addressed(gradient_memory, _arguments(3))
+
+
+@inline
+def activate_and_keep(activation, kept, y):
+    """y = f(y) in place; kept = z, or f'(z) of an expression, unless it is empty.
+
+    y, kept: (size,).
+    """
+    place = address(y, 0)
+    call(activate_at(place), (int64(activation), y.size, kept.size, address(kept, 0), place))
+
+
+@launcher
+def activate(activation, y):
+    """y = f(y) in place. y: (size,)."""
+    activate_and_keep(activation, carray(address(y, 0), 0), y)
+
+
+@launcher
+def activation_gradient(activation, saved, dy, dz):
+    """dz = dy * f'(z). saved (y, z for codes.KEEPS_Z, f'(z) of an expression), dy, dz: (size,)."""
+    place = address(dz, 0)
+    operands = address(saved, 0), address(dy, 0), place
+    call(gradient_at(place), (int64(activation), dz.size, *operands))

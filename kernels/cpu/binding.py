@@ -7,7 +7,8 @@ process.
 
 `addressed` makes such a function, `launcher` a kernel that calls some: all that were made before it
 are bound, which sets their words, when it is compiled or loaded. A user's own code that holds
-launchers and comes from his disk cache binds them when it first runs.
+launchers and comes from his disk cache binds them when it first runs. What few programs need, such
+as the engine of BLAS, is a group of its own and waits for the first call.
 """
 
 import ctypes
@@ -30,22 +31,27 @@ from .pointers import WORD
 REALS = types.float32, types.float64
 MOST_FUNCTIONS = 64
 
-Addressed = namedtuple("Addressed", "number dispatcher arguments")
+Addressed = namedtuple("Addressed", "number dispatcher arguments group", defaults=("",))
 functions: list[Addressed] = []
 _words = np.zeros((MOST_FUNCTIONS, len(REALS)), np.int64)  # their addresses; 0: not bound yet
 _waiting: dict[types.Type, list[Addressed]] = {real: [] for real in REALS}  # functions to bind
+_on_demand: dict[tuple[str, types.Type], list[Addressed]] = {}  # the same, by their group
+_callbacks: dict[str, object] = {}
 
 
-def addressed(function, arguments):
+def addressed(function, arguments, group=""):
     """An intrinsic that gives the function's address for the float type of its operand.
 
     arguments: function of a float type that gives the types of the function's arguments.
+    group: no launcher binds these functions; the first call of one binds all of its group.
     """
     name = f"{function.__module__}.{function.__qualname__}"
-    functions.append(Addressed(len(functions), kernel(function), arguments))
+    bare = kernel(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    functions.append(Addressed(len(functions), bare, arguments, group))
     for i, real in enumerate(REALS):
         llvm.add_symbol(f"{name}.{real}", _words[len(functions) - 1, i:].ctypes.data)
-        _waiting[real].append(functions[-1])
+        _queue(real, group).append(functions[-1])
+        _provide_late(real, group)
 
     @intrinsic
     def address_of(typingctx, like):
@@ -54,7 +60,7 @@ def addressed(function, arguments):
             unbound = builder.icmp_signed("==", builder.load(word), ir.Constant(WORD, 0))
             with builder.if_then(unbound, likely=False):
                 nothing = ir.FunctionType(ir.VoidType(), [])
-                late = f"fastbp_bind_{like.dtype}"
+                late = f"fastbp_bind{group}_{like.dtype}"
                 builder.call(cgutils.get_or_insert_function(builder.module, nothing, late), [])
             return builder.load(word)
 
@@ -63,10 +69,29 @@ def addressed(function, arguments):
     return address_of
 
 
-def bind(real, count):
+@intrinsic
+def call(typingctx, address, arguments):
+    """Call a function by its address; arguments: a tuple of the very types that it was made for."""
+
+    def codegen(context, builder, signature, args):
+        pointer = cgutils.voidptr_t
+        result, error = cgutils.alloca_once(builder, pointer), cgutils.alloca_once(builder, pointer)
+        values = [result, error, *cgutils.unpack_tuple(builder, args[1])]
+        convention = ir.FunctionType(ir.IntType(32), [value.type for value in values])
+        builder.call(builder.inttoptr(args[0], convention.as_pointer()), values)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, arguments), codegen
+
+
+def _queue(real, group):
+    return _on_demand.setdefault((group, real), []) if group else _waiting[real]
+
+
+def bind(real, count, group=""):
     """Compile the first functions for a float type, or load them from the disk, and set words."""
     with global_compiler_lock:
-        waiting = _waiting[real]
+        waiting = _queue(real, group)
         while waiting and waiting[0].number < count:
             function = waiting.pop(0)
             arguments = function.arguments(real)
@@ -95,12 +120,19 @@ def launcher(function):
     return dispatcher
 
 
-def _bind_late(real):
+def bind_all(name):
+    """Bind every function for the float type of a name, those of all groups too."""
+    real = next(real for real in REALS if real.name == name)
+    for group in ("", *(group for group, kind in tuple(_on_demand) if kind == real)):
+        bind(real, len(functions), group)
+
+
+def _bind_late(real, group=""):
     """`bind` for a call from compiled code, through which no exception can pass."""
     interrupted = False
-    while _waiting[real]:
+    while _queue(real, group):
         try:
-            bind(real, len(functions))
+            bind(real, len(functions), group)
         except KeyboardInterrupt:
             interrupted = True
         except BaseException:
@@ -110,7 +142,9 @@ def _bind_late(real):
         signal.raise_signal(signal.SIGINT)
 
 
-_callbacks = []
-for _real in REALS:
-    _callbacks.append(ctypes.CFUNCTYPE(None)(lambda real=_real: _bind_late(real)))
-    llvm.add_symbol(f"fastbp_bind_{_real}", ctypes.cast(_callbacks[-1], ctypes.c_void_p).value)
+def _provide_late(real, group):
+    """`_bind_late` behind the symbol that compiled code calls."""
+    name = f"fastbp_bind{group}_{real}"
+    if name not in _callbacks:
+        _callbacks[name] = ctypes.CFUNCTYPE(None)(lambda: _bind_late(real, group))
+        llvm.add_symbol(name, ctypes.cast(_callbacks[name], ctypes.c_void_p).value)

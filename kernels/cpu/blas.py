@@ -5,16 +5,21 @@ of a panel of the batch with its column sums in one pass, then dw += x.T @ dz an
 
 The passes run on the threads of the pool; their tasks are cut by the shapes alone, so that a sum
 has the same bits for every number of threads. The products run on BLAS's own threads.
+
+The whole engine is compiled, or loaded from the disk, when a layer first runs on it.
 """
 
+from functools import partial
+
 from llvmlite import ir
-from numba import carray, types
+from numba import carray, int64, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.linalg import ensure_blas
 
 from ..codes import IDENTITY
 from .activations import activate_and_keep, activation_gradient
+from .binding import addressed, call
 from .jit import inline
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .threads import run, task, useful_tasks
@@ -97,26 +102,30 @@ B, Z, Y, M, ACTIVATION, BEGIN, END = range(7)
 @inline
 def forward(x, w, b, activation, work, z, y):
     """z = x @ w + b, y = f(z)."""
-    n, k = x.shape
-    m = w.shape[1]
+    n, k, m, scratch = x.shape[0], x.shape[1], w.shape[1], address(work, 0)
+    sizes = n, k, m, int64(activation), b.size, z.size
+    operands = address(x, 0), address(w, 0), address(b, 0), address(z, 0), address(y, 0)
+    call(forward_at(scratch), (*sizes, scratch, *operands))
+
+
+def forward_memory(n, k, m, activation, b_size, z_size, scratch, x, w, b, z, y):
+    """`forward` for pointers."""
     if n == 0 or m == 0:
         return
-    job, scratch = new_job(), address(work, 0)
-    put(job, B, number_of(address(b, 0)) if b.size > 0 else 0)
-    put(job, Z, number_of(address(z, 0)) if z.size > 0 else 0)
-    put(job, Y, number_of(address(y, 0)))
+    job = new_job()
+    put(job, B, number_of(b) if b_size > 0 else 0)
+    put(job, Z, number_of(z) if z_size > 0 else 0)
+    put(job, Y, number_of(y))
     put(job, M, m)
     put(job, ACTIVATION, activation)
-    bare = activation == IDENTITY and b.size == 0 and z.size == 0
+    bare = activation == IDENTITY and b_size == 0 and z_size == 0
     step = panel_rows(n, m)
     for panel in range(parts(n, step)):
         begin = panel * step
         rows = min(step, n - begin)
-        c = address(y, begin * m)
+        c = at(y, begin * m)
         if k > 0:
-            xxgemm(
-                False, address(x, begin * k), k, False, address(w, 0), m, rows, m, k, False, c, m
-            )
+            xxgemm(False, at(x, begin * k), k, False, w, m, rows, m, k, False, c, m)
         else:
             carray(c, rows * m)[:] = 0
         if not bare:
@@ -126,7 +135,7 @@ def forward(x, w, b, activation, work, z, y):
             run(finish_rows(scratch), job, parts(rows, task_rows(m)), scratch, worth)
 
 
-@task
+@partial(task, group="_blas")
 def finish_rows(job, number, scratch):
     """Bias, z and activation for some rows of y = x @ w."""
     m, step = get(job, M), task_rows(get(job, M))
@@ -163,22 +172,30 @@ def backward_work(n, k, m):
 @inline
 def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     """dz = dy * f'(z), dw = x.T @ dz, db = dz.sum(0), dx = dz @ w.T; dw += and db += with `add`."""
-    n, m = dy.shape
-    k = x.shape[1]
+    n, k, m, dz = x.shape[0], x.shape[1], w.shape[1], address(work, 0)
+    sizes = int64(add), n, k, m, int64(activation), db.size, dx.size
+    inputs = address(dy, 0), address(x, 0), address(w, 0), address(saved, 0)
+    call(backward_at(dz), (*sizes, *inputs, dz, address(dw, 0), address(db, 0), address(dx, 0)))
+
+
+def backward_memory(
+    add, n, k, m, activation, db_size, dx_size, dy, x, w, saved, dz, dw, db_place, dx
+):
+    """`backward` for pointers."""
+    db = carray(db_place, db_size)
     if not add:
         db[:] = 0
     if n == 0 or m == 0:
         if not add:
-            dw[:] = 0
-        dx[:] = 0
+            carray(dw, k * m)[:] = 0
+        carray(dx, dx_size)[:] = 0
         return
     step = panel_rows(n, m)
-    job, dz = new_job(), address(work, 0)
-    sums = at(dz, step * m)
-    put(job, DY, number_of(address(dy, 0)))
-    put(job, SAVED, number_of(address(saved, 0)))
+    job, sums = new_job(), at(dz, step * m)
+    put(job, DY, number_of(dy))
+    put(job, SAVED, number_of(saved))
     put(job, DZ, number_of(dz))
-    put(job, SUMS, number_of(sums) if db.size > 0 else 0)
+    put(job, SUMS, number_of(sums) if db_size > 0 else 0)
     put(job, M, m)
     put(job, ACTIVATION, activation)
     for panel in range(parts(n, step)):
@@ -188,21 +205,19 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
         put(job, BEGIN, begin)
         put(job, END, begin + rows)
         run(gradient_rows(dz), job, tasks, dz, useful_tasks(rows * m, CHUNK) > 1)
-        if db.size > 0:
+        if db_size > 0:
             for i in range(tasks):
                 own = carray(at(sums, i * m), m)
                 for j in range(m):
                     db[j] += own[j]
         if k > 0:
             more = add or begin > 0
-            c = address(dw, 0)
-            xxgemm(True, address(x, begin * k), k, False, dz, m, k, m, rows, more, c, m)
-        if dx.size > 0:
-            c = address(dx, begin * k)
-            xxgemm(False, dz, m, True, address(w, 0), m, rows, k, m, False, c, k)
+            xxgemm(True, at(x, begin * k), k, False, dz, m, k, m, rows, more, dw, m)
+        if dx_size > 0:
+            xxgemm(False, dz, m, True, w, m, rows, k, m, False, at(dx, begin * k), k)
 
 
-@task
+@partial(task, group="_blas")
 def gradient_rows(job, number, scratch):
     """dz = dy * f'(z) for some rows of a panel, and their column sums."""
     m, step, first = get(job, M), task_rows(get(job, M)), get(job, BEGIN)
@@ -225,3 +240,11 @@ def gradient_rows(job, number, scratch):
                 for i in range(0, size, columns):
                     for j in range(columns):
                         sums[j] += dz[i + j]
+
+
+def _arguments(numbers, pointers):
+    return lambda real: (types.intp,) * numbers + (types.CPointer(real),) * pointers
+
+
+forward_at = addressed(forward_memory, _arguments(6, 6), group="_blas")
+backward_at = addressed(backward_memory, _arguments(7, 8), group="_blas")

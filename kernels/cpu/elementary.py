@@ -154,7 +154,12 @@ def _constants(dtype, column):
 _CONSTANTS = {types.float32: _constants(np.float32, 0), types.float64: _constants(np.float64, 1)}
 
 # error_model: no test for a zero divisor. forceinline: a call would stop the vectoriser.
-_OPTIONS = {"fastmath": False, "error_model": "numpy", "forceinline": True}
+_OPTIONS = {
+    "fastmath": False,
+    "error_model": "numpy",
+    "forceinline": True,
+    "no_cfunc_wrapper": True,
+}
 
 
 def _scalar(value=None):

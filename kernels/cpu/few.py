@@ -87,10 +87,8 @@ def forward_row(x, w, b, activation, z, y):
     """forward_few for one row and a small w: without a job."""
     k, m = w.shape
     row, total = carray(address(x, 0), k), carray(address(y, 0), m)
-    if b.size > 0:
-        total[:] = b
-    else:
-        total[:] = 0
+    for j in range(m):
+        total[j] = b[j] if b.size > 0 else 0
     add_product(row, address(w, 0), m, total)
     activate_and_keep(activation, carray(address(z, 0), z.size), total)
 
@@ -103,10 +101,9 @@ def add_rows(job, number, scratch):
     total = carray(pointer_to(get(job, Y), scratch), m)
     if number > 0:
         total = carray(at(pointer_to(get(job, SUMS), scratch), (number - 1) * m), m)
-    if number == 0 and get(job, B) != 0:
-        total[:] = carray(pointer_to(get(job, B), scratch), m)
-    else:
-        total[:] = 0
+    first = carray(pointer_to(get(job, B), scratch), m if number == 0 and get(job, B) != 0 else 0)
+    for j in range(m):
+        total[j] = first[j] if first.size > 0 else 0
     x = carray(at(pointer_to(get(job, X), scratch), begin), end - begin)
     add_product(x, at(pointer_to(get(job, W), scratch), begin * m), m, total)
 

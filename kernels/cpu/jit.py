@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numba
 from numba.core import caching
+from numba.extending import register_jitable
 
 OPTIONS = {
     # No "nnan" and no "ninf": a NaN must stay visible. No "reassoc": log(s) - (z - peak) would
@@ -23,7 +24,7 @@ OPTIONS = {
     "nogil": True,
 }
 
-inline = numba.njit(**OPTIONS)
+inline = register_jitable(**OPTIONS, no_cfunc_wrapper=True)
 spliced = numba.njit(**OPTIONS, inline="always")
 
 
@@ -79,9 +80,9 @@ def _warn_uncached():
     )
 
 
-def kernel(function):
-    """A Numba dispatcher with the library's options and its disk cache."""
-    dispatcher = numba.njit(**OPTIONS)(function)
+def kernel(function, **more):
+    """A Numba dispatcher with the library's options, and some more, and its disk cache."""
+    dispatcher = numba.njit(**OPTIONS, **more)(function)
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError:  # numba: "no locator available"

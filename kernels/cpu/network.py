@@ -7,6 +7,7 @@ cut into groups of rows, each of which one thread takes through all layers, with
 What a step consists of is both a kernel and, spliced, a part of the kernels after it.
 """
 
+from functools import partial
 from math import isfinite
 
 import numpy as np
@@ -131,7 +132,7 @@ def rows_at(job, word, scratch, columns):
     return carray(pointer_to(get(job, word), scratch), (rows, columns))
 
 
-@task
+@partial(task, group="_groups")  # networks that are large, or see few rows, never need it
 def train_group(job, number, scratch):
     """The gradients of one group of rows, and their loss."""
     n, layers, size = get(job, ROWS), get(job, LAYERS), get(job, SIZE)

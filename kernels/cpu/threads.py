@@ -140,12 +140,16 @@ def keep_to(typingctx, identity, mask):
     return types.void(types.intp, mask), codegen
 
 
-def task(function):
+def task(function, group=""):
     """A task (job, number, scratch): an intrinsic that gives its address for a type of scratch.
 
     job: pointer to the words of the job; scratch: pointer to memory of the thread that runs it.
     """
-    return addressed(function, lambda real: (JOB_POINTER, types.intp, types.CPointer(real)))
+
+    def arguments(real):
+        return JOB_POINTER, types.intp, types.CPointer(real)
+
+    return addressed(function, arguments, group)
 
 
 @intrinsic

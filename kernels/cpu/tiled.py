@@ -121,10 +121,11 @@ def forward_block(job, number, scratch):
     b = at(pointer_to(get(job, B), scratch), column) if get(job, B) != 0 else zeros
     b_step = 1 if get(job, B) != 0 else 0
     rectify = on_registers and activation == RELU
+    done = 0  # columns of x that are multiplied
     if columns <= width(scratch):
-        narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m)
-    else:
-        product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
+        done = narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m)
+    if done < k or k == 0:
+        product(done, x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
     if kept or not on_registers:
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
         # Rows that lie one behind the other in memory are computed together.
@@ -136,11 +137,14 @@ def forward_block(job, number, scratch):
 
 
 @spliced
-def product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
-    """y = x @ w + b, or max(x @ w + b, 0) with `rectify`, for one block of y (rows, columns)."""
+def product(done, x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
+    """y = x @ w + b, or max(x @ w + b, 0) with `rectify`, for one block of y (rows, columns).
+
+    y already holds what the first `done` columns of x give.
+    """
     wide, zero = width(scratch), element(scratch)
     right = at(scratch, ROWS * DEPTH)
-    for p in range(0, max(k, 1), DEPTH):
+    for p in range(done, max(k, 1), DEPTH):
         steps = min(DEPTH, k - p)
         floor = zero if rectify and p + steps == k else -type_inf(scratch)
         pack_left(at(x, p), k, rows, steps, wide, scratch)
@@ -158,7 +162,7 @@ def product(x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
 def narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m):
     """`product` for one panel of columns: x is read where it lies, since no second panel follows.
 
-    What is left of k beyond a multiple of STEPS is packed.
+    Returns how many columns of x it multiplies, a multiple of STEPS.
     """
     wide, low = width(scratch), -type_inf(scratch)
     right, whole = at(scratch, ROWS * DEPTH), k - k % STEPS
@@ -171,14 +175,7 @@ def narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m):
         multiply_rows_far_apart(
             steps, at(x, p), k, right, start, start_row, y, m, rows, columns, floor
         )
-    if whole < k or k == 0:
-        pack_left(at(x, whole), k, rows, k - whole, wide, scratch)
-        pack_right(at(w, whole * m), m, k - whole, columns, wide, right)
-        start, start_row = (y, m) if whole > 0 else (b, 0)
-        multiply_rows(
-            turns_of(k - whole), scratch, wide, 0, right,
-            start, start_row, y, m, rows, columns, top, right, 0,
-        )  # fmt: skip
+    return whole
 
 
 @inline

@@ -73,7 +73,7 @@ IMPORTED |= {
     "array": array,
     "room": lambda scratch, begin, like, size: np.full(size, nan).astype(type(like)),
     "get": lambda job, word: job[word],
-    "part": threads.part.py_func,
+    "part": threads.part,
     "task_of": lambda function: function,
     "words": lambda array: array,
     "keep": lambda array: None,

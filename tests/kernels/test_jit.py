@@ -41,12 +41,12 @@ print(json.dumps(counts))
 """
 
 
-@jit.inline
+@jit.kernel
 def is_nan(a):
     return a != a
 
 
-@jit.inline
+@jit.kernel
 def sum_less_itself(a):
     total = a.dtype.type(0)
     for i in range(a.size):
@@ -54,7 +54,6 @@ def sum_less_itself(a):
     return total - total
 
 
-@jit.inline
 def square(a):
     return a * a
 
@@ -208,10 +207,10 @@ def test_without_a_writable_folder_kernels_work_and_say_so_once(monkeypatch, rec
     jit._warn_uncached.cache_clear()
     try:
         with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR") as warned:
-            uncached = jit.kernel(square.py_func)
+            uncached = jit.kernel(square)
         assert len(warned) == 1
         assert "\n" not in str(warned[0].message)
-        again = jit.kernel(square.py_func)  # a second warning would be an error
+        again = jit.kernel(square)  # a second warning would be an error
     finally:
         jit._warn_uncached.cache_clear()
     assert not recwarn
