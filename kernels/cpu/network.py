@@ -235,7 +235,7 @@ network_loss_gradients = launcher(network_loss_gradients)
 
 
 # The words of a job of updates; those that it shares keep their places.
-AT_FIRST, AT_SECOND = 16, 17
+AT_FIRST, AT_SECOND, PIECES = 16, 17, 18
 
 
 @inline
@@ -248,8 +248,7 @@ def piece(job, word, scratch, begin, end):
 @task
 def update_part(job, number, scratch):
     """The optimiser's step for some of the parameters."""
-    begin = number * UPDATED
-    end = min(begin + UPDATED, get(job, SIZE))
+    begin, end = part(get(job, SIZE), get(job, PIECES), number, 16)
     recipe = carray(pointer_to(get(job, AT_RECIPE), job), WEIGHTS + 1)
     numbers = carray(doubles_at(get(job, AT_NUMBERS)), RATES)
     gradients = piece(job, AT_GRADIENTS, scratch, begin, end)
@@ -281,8 +280,10 @@ def network_update(recipe, numbers, gradients, parameters, first, second):
     put(job, AT_FIRST, address_or_none(first))
     put(job, AT_SECOND, address_or_none(second))
     place = address(parameters, 0)
-    count = (size + UPDATED - 1) // UPDATED
-    run(update_part(place), job, count, place, count > 1)
+    pairs = (size + 2 * UPDATED - 1) // (2 * UPDATED)  # even: each of two threads has its half
+    pieces = 2 * pairs if size > UPDATED else 1
+    put(job, PIECES, pieces)
+    run(update_part(place), job, pieces, place, pieces > 1)
 
 
 update = spliced(network_update)

@@ -39,6 +39,8 @@ ROWS = 14 * TALLEST  # of x: with DEPTH 401 KB, less than half of an L2 cache
 COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has run
 BATCH = 512  # rows of the batch whose dz is packed at once
 CHUNK = 4096  # elements of dz that are computed at once, in L1
+# Fewer rows, and at least so many of w and elements of it, make two sums; see halves_of.
+HALVED_ROWS, HALVED_DEPTH, HALVED_SIZE = 4 * TALLEST, 256, 2**16
 GRAIN = 120_000  # multiplications that make a task worth a thread; 63 cubed makes two
 
 # Elements of scratch that a task needs: packed rows, a panel, zeros for the widest tile.
@@ -61,13 +63,28 @@ def zeros_at(scratch):
 
 
 @inline
+def halves_of(n, k, m):
+    """Whether to compute y = x @ w as two sums, each over half of the rows of w: 2 or 1.
+
+    For fewer rows than two threads can share w costs more than y. So each reads the rows of w that
+    it has just updated in a training step, and not those that wait in the other's cache. By the
+    shape alone, since a sum has an order.
+    """
+    return 2 if n < HALVED_ROWS and k >= HALVED_DEPTH and k * m >= HALVED_SIZE else 1
+
+
+@inline
 def forward_work(n, k, m):
     """Elements of `work` that `forward` needs."""
-    return forward_few_work(n, k, m) if n <= MOST_FEW else SCRATCH
+    if n <= MOST_FEW:
+        return forward_few_work(n, k, m)
+    rows = min(n, HALVED_ROWS - 1)
+    return SCRATCH + (rows * m if halves_of(rows, k, m) == 2 else 0)
 
 
 # The words of a forward job
 X, W, B, Z, Y, N, K, M, ACTIVATION, ROW_PARTS, COLUMN_PARTS = range(11)
+HALVES, SECOND = 25, 26  # behind those of a backward job
 
 
 @spliced
@@ -85,8 +102,10 @@ def forward(x, w, b, activation, work, z, y):
     wanted = useful_tasks(n * k * m, GRAIN)
     # Each part of the columns packs the rows again, w is packed without a cost: so rows first.
     row_parts = parts(n, most_rows(scratch), wanted, 2 * TALLEST)
-    rest = (wanted + row_parts - 1) // row_parts
-    column_parts = parts(m, m if on_registers else COLUMNS, rest, 2 * WIDEST)
+    halves = halves_of(n, k, m)
+    rest = (wanted + halves * row_parts - 1) // (halves * row_parts)
+    in_tasks = halves == 1 and not on_registers  # where the activation runs
+    column_parts = parts(m, COLUMNS if in_tasks else m, rest, 2 * WIDEST)
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
@@ -99,34 +118,46 @@ def forward(x, w, b, activation, work, z, y):
     put(job, ACTIVATION, activation)
     put(job, ROW_PARTS, row_parts)
     put(job, COLUMN_PARTS, column_parts)
-    run(forward_block(scratch), job, row_parts * column_parts, scratch, wanted > 1)
+    put(job, HALVES, halves)
+    put(job, SECOND, number_of(address(work, SCRATCH)))
+    run(forward_block(scratch), job, halves * row_parts * column_parts, scratch, wanted > 1)
+    if halves == 2:
+        second = at(scratch, SCRATCH)
+        flat, rest = carray(address(y, 0), n * m), carray(second, n * m)
+        for i in range(flat.size):
+            flat[i] += rest[i]
+        if activation != IDENTITY or z.size > 0:
+            activate_and_keep(activation, carray(address(z, 0), z.size), flat)
 
 
 @task
 def forward_block(job, number, scratch):
-    """One block of y."""
+    """One block of y, or what half of the rows of w give to it."""
     n, k, m, activation = get(job, N), get(job, K), get(job, M), get(job, ACTIVATION)
-    row_parts, column_parts = get(job, ROW_PARTS), get(job, COLUMN_PARTS)
+    row_parts, column_parts, halves = get(job, ROW_PARTS), get(job, COLUMN_PARTS), get(job, HALVES)
+    blocks = row_parts * column_parts
+    half, number = number // blocks, number % blocks
+    first, last = part(k, halves, half, WIDEST // 2)  # as the rows of dw are cut
     row, row_end = part(n, row_parts, number // column_parts, 2)
     column, column_end = part(m, column_parts, number % column_parts, width(scratch))
-    rows, columns = row_end - row, column_end - column
+    rows, columns, depth = row_end - row, column_end - column, last - first
     if rows <= 0 or columns <= 0:
         return
     kept = get(job, Z) != 0
     on_registers = activation == IDENTITY or (activation == RELU and not kept)
-    x = at(pointer_to(get(job, X), scratch), row * k)
-    w = at(pointer_to(get(job, W), scratch), column)
-    y = at(pointer_to(get(job, Y), scratch), row * m + column)
-    zeros = zeros_at(scratch)
-    b = at(pointer_to(get(job, B), scratch), column) if get(job, B) != 0 else zeros
-    b_step = 1 if get(job, B) != 0 else 0
-    rectify = on_registers and activation == RELU
+    x = at(pointer_to(get(job, X), scratch), row * k + first)
+    w = at(pointer_to(get(job, W), scratch), first * m + column)
+    y = at(pointer_to(get(job, Y if half == 0 else SECOND), scratch), row * m + column)
+    zeros, biased = zeros_at(scratch), get(job, B) != 0 and half == 0
+    b = at(pointer_to(get(job, B), scratch), column) if biased else zeros
+    b_step = 1 if biased else 0
+    rectify = activation == RELU and not kept and halves == 1
     done = 0  # columns of x that are multiplied
     if columns <= width(scratch):
-        done = narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m)
-    if done < k or k == 0:
-        product(done, x, w, b, b_step, rectify, scratch, y, rows, k, columns, m)
-    if kept or not on_registers:
+        done = narrow_product(x, k, w, b, rectify, scratch, y, rows, depth, columns, m)
+    if done < depth or k == 0:
+        product(done, x, k, w, b, b_step, rectify, scratch, y, rows, depth, columns, m)
+    if halves == 1 and (kept or not on_registers):
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
         # Rows that lie one behind the other in memory are computed together.
         together = max(1, min(rows, CHUNK // columns)) if columns == m else 1
@@ -137,7 +168,7 @@ def forward_block(job, number, scratch):
 
 
 @spliced
-def product(done, x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
+def product(done, x, x_row, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
     """y = x @ w + b, or max(x @ w + b, 0) with `rectify`, for one block of y (rows, columns).
 
     y already holds what the first `done` columns of x give.
@@ -147,7 +178,7 @@ def product(done, x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
     for p in range(done, max(k, 1), DEPTH):
         steps = min(DEPTH, k - p)
         floor = zero if rectify and p + steps == k else -type_inf(scratch)
-        pack_left(at(x, p), k, rows, steps, wide, scratch)
+        pack_left(at(x, p), x_row, rows, steps, wide, scratch)
         for j in range(0, columns, wide):
             count = min(wide, columns - j)
             c = at(y, j)
@@ -159,7 +190,7 @@ def product(done, x, w, b, b_step, rectify, scratch, y, rows, k, columns, m):
 
 
 @spliced
-def narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m):
+def narrow_product(x, x_row, w, b, rectify, scratch, y, rows, k, columns, m):
     """`product` for one panel of columns: x is read where it lies, since no second panel follows.
 
     Returns how many columns of x it multiplies, a multiple of STEPS.
@@ -173,7 +204,7 @@ def narrow_product(x, w, b, rectify, scratch, y, rows, k, columns, m):
         start, start_row = (y, m) if p > 0 else (b, 0)
         floor = top if p + steps == k else low
         multiply_rows_far_apart(
-            steps, at(x, p), k, right, start, start_row, y, m, rows, columns, floor
+            steps, at(x, p), x_row, right, start, start_row, y, m, rows, columns, floor
         )
     return whole
 

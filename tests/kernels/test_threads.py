@@ -12,7 +12,8 @@ import pytest
 from fastbp.kernels import codes, cpu
 from fastbp.kernels.cpu import engines, threads
 
-SHAPES = [(300, 400, 500), (1000, 130, 67), (64, 1100, 310)]  # (n, k, m), all cut into tasks
+# (n, k, m), all cut into tasks
+SHAPES = [(300, 400, 500), (1000, 130, 67), (64, 1100, 310), (20, 784, 128)]
 
 
 @pytest.fixture
