@@ -39,10 +39,11 @@ from fastbp.graph.compiler.runtime import separate, task_of, unlocked, words
 from fastbp.kernels.cpu.activations import elu, gelu, gelu_tanh, leaky_relu, relu, silu
 from fastbp.kernels.cpu.dense import dense_backward, dense_backward_add, dense_backward_work
 from fastbp.kernels.cpu.dense import dense_forward, dense_forward_work
-from fastbp.kernels.cpu.elementary import cos, erf, exp, expm1, log1p, sigmoid, sin, softplus, tanh
+from fastbp.kernels.cpu.elementary import cos, erf, exp, expm1, log, log1p
+from fastbp.kernels.cpu.elementary import sigmoid, sin, softplus, tanh
 from fastbp.kernels.cpu.jit import OPTIONS
 from fastbp.kernels.cpu.pointers import get
-from fastbp.kernels.cpu.scalar import larger, plus, smaller
+from fastbp.kernels.cpu.scalar import larger, plus, sign, smaller
 from fastbp.kernels.cpu.threads import part, run
 
 f32, f64 = np.float32, np.float64
