@@ -20,7 +20,7 @@ from .graph.compiler import expressions as compiler
 from .graph.data import from_data, to_data
 from .graph.evaluation import compute, name_of
 from .graph.node import Node
-from .graph.restating import afresh, within_row
+from .graph.restating import afresh, condensed, within_row
 from .graph.rewriting import number_of, rebuilt
 from .graph.table import OPERATIONS
 from .graph.walk import topological
@@ -176,11 +176,15 @@ def _activation(z: Node, value: Node) -> str | Activation:
         z, own = afresh(value, z)
         (simple,) = graph.simplify([own])
         name = _built_in(z, simple)
-        _known[value] = name or Activation(
-            z, simple, _derivative("activation", lambda: graph.gradient(graph.sum(simple), z))
-        )
+        _known[value] = name or Activation(z, simple, _slope(z, simple))
     found: str | Activation = _known[value]
     return found
+
+
+def _slope(z: Node, value: Node) -> Node:
+    """f'(z)."""
+    given = _derivative("activation", lambda: graph.gradient(graph.sum(value), z))
+    return condensed(given)
 
 
 def _built_in(z: Node, value: Node) -> str | None:
@@ -221,7 +225,9 @@ def _loss(y: Node, t: Node, value: Node) -> RowLoss:
         y, t, scale, own = afresh(value, y, t, scale)
         (inside,) = rebuilt([own], {}, within_row)
         (row,) = graph.simplify([graph.sum(inside, axis=1) if inside.ndim == 2 else inside])
-        gradient = _derivative("loss", lambda: graph.vjp(row, y, scale))
+        one = graph.broadcast(graph.constant(1.0, y.dtype), row.shape)
+        slope = condensed(_derivative("loss", lambda: graph.vjp(row, y, one)))
+        gradient = graph.reshape(scale, (None, 1)) * slope
         _known[value] = RowLoss(y, t, scale, row, gradient)
     found: RowLoss = _known[value]
     return found
