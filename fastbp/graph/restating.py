@@ -1,41 +1,37 @@
 """Expressions stated again: from new variables, in terms that have loops within a row, in fewer."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from . import functions as f
-from .evaluation import name_of
 from .node import Node, build, constant, intern
 from .rewriting import Rewrite, like, number_of, rebuilt, rewritten
+from .walk import depth_first
 
 WHOLE = ("slice", None, None, None)
 _numbers = itertools.count()
 
 
-def afresh(value: Node, *variables: Node) -> list[Node]:
-    """New variables of the same names, and the expression built of them, left to right.
+def afresh(values: Sequence[Node], variables: Sequence[Node]) -> tuple[list[Node], list[Node]]:
+    """The expressions built of new variables of the same names, left to right, and those variables.
 
-    The numbers of its nodes then follow from the expression alone, not from what the process has
-    built before, and with them the order of sums in its derivative and of lines in its code.
+    The numbers of their nodes then follow from the expressions alone, not from what the process has
+    built before, and with them the order of sums in a derivative and of lines in its code.
     """
     new = {x: _own(x) for x in variables}
-    stack = [value]
-    while stack:
-        node = stack[-1]
-        missing = [operand for operand in node.operands if operand not in new]
-        stack += reversed(missing)
-        if not missing:
-            stack.pop()
+    for node in depth_first(values):
+        if node.op == "rows":  # which would keep its number, as a variable would
+            new[node] = _own(node)
+        elif node not in new:
             operands = tuple(new[operand] for operand in node.operands)
-            if node not in new:
-                new[node] = like(node, operands) if operands else node
-    return [*(new[x] for x in variables), new[value]]
+            new[node] = like(node, operands) if operands else node
+    return [new[value] for value in values], [new[x] for x in variables]
 
 
 def _own(x: Node) -> Node:
-    """A variable that nobody else has, of the same name."""
-    key = "variable", name_of(x), next(_numbers)
-    return intern(key, "variable", (), x.parameters, x.shape, x.dtype)
+    """A variable, or the batch size, that nobody else has."""
+    return intern((x.op, next(_numbers), "own"), x.op, (), x.parameters, x.shape, x.dtype)
 
 
 def within_row(node: Node) -> Node:

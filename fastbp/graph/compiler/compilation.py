@@ -19,6 +19,7 @@ from ...kernels.cpu import jit
 from ...parallel import start_threads
 from ..evaluation import as_list, name_of, variables_of
 from ..node import Node
+from ..restating import afresh
 from ..walk import topological
 from . import emission, panels, regions
 from .lowering import lowered
@@ -128,6 +129,7 @@ def written(
         check_count("memory", memory, 0)
     else:
         check_choice("memory", memory, ("store", "recompute"))
+    wanted, inputs = afresh(wanted, inputs)
     simple = lowered(wanted)
     found = panels.in_panels(simple, memory, batch_size) if split else None
     if found is not None:
