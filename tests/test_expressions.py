@@ -163,7 +163,9 @@ def test_an_activation_is_the_built_in_one(name, dtype):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("m", "dtype"), [(1, "float64"), (40, "float32")])
+@pytest.mark.parametrize(
+    ("m", "dtype"), [(1, "float64"), (10, "float32"), (33, "float64"), (140, "float32")]
+)
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_is_the_built_in_one(name, m, weighted, dtype):
     y, t = batch(dtype, k=m, m=m)
@@ -231,6 +233,17 @@ ROWS = {
     "of pairs": lambda y, t: graph.sum((y[:, :, None] - t[:, None, :]) ** 2, axis=(1, 2)),
     "of factors": lambda y, t: 3 * -(graph.sum(y * t, axis=1) / 2),
     "of some": lambda y, t: (y[:, 0] - t[:, 2]) ** 2 + y[:, 1],
+    "of logarithms": lambda y, t: (
+        graph.log(1 + graph.sum(y * y, 1)) - graph.sum(t * graph.log(graph.sigmoid(y) + t), axis=1)
+    ),
+    "of columns": lambda y, t: graph.logsumexp(y[:, :2] - t[:, 1:], axis=1) * graph.exp(y[:, 2]),
+    "of soft pairs": lambda y, t: graph.sum(
+        graph.softplus(y[:, :, None] - t[:, None, :]), axis=(1, 2)
+    ),
+    "of powers": lambda y, t: graph.sum((1 + y * y) ** graph.sum(t, axis=1, keepdims=True), 1),
+    "of functions": lambda y, t: graph.sum(
+        t * graph.exp(graph.tanh(PULL[:, 0] * y) * graph.tanh(y)), axis=1
+    ),
     "a margin": lambda y, t: graph.relu(1 + graph.max(y * (1 - t), axis=1) - graph.sum(y * t, 1)),
 }
 
@@ -501,8 +514,7 @@ def bench():
 def test_measured_ratios_are_those_of_the_committed_run(bench):
     results = json.loads(bench.RESULTS.read_text(encoding="utf-8"))
     assert "\n".join(bench.table(results)) in PAGE.read_text(encoding="utf-8")
-    # A loss alone may take longer, as the page says.
-    assert all(row["ratio"] < 1.1 for row in results["rows"] if row["kind"] != "loss")
+    assert all(row["ratio"] < 1.1 for row in results["rows"])
 
 
 def test_the_benchmark_runs(bench, monkeypatch, tmp_path, capsys):

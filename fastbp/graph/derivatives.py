@@ -15,7 +15,7 @@ from .evaluation import Feed, as_list, check_feed, compute, name_of, parameters_
 from .node import Node, constant
 from .rewriting import simplify
 from .table import OPERATIONS, Shape
-from .walk import topological
+from .walk import depth_first, topological
 
 Table = dict[Node, Any]
 Nodes = Node | Sequence[Node]
@@ -166,7 +166,7 @@ def prepared(y: Any, xs: list[Node], unused: str) -> Sweep:
     """The output simplified, its nodes in order, and those that carry gradients."""
     check_node("y", y)
     (y,) = simplify([y], keep=xs)
-    order = topological([y])
+    order = depth_first([y])  # in which terms are added
     check_influence(order, y, xs, unused)
     return Sweep(y, xs, order, influenced(order, xs))
 

@@ -86,10 +86,11 @@ def like(node: Node, operands: tuple[Node, ...]) -> Node:
     return build(node.op, operands, **dict(node.parameters))
 
 
-def rewritten(node: Node) -> Node:
-    """A node after all rewrites that apply to it."""
+def rewritten(node: Node, more: Mapping[str, tuple[Rewrite, ...]] | None = None) -> Node:
+    """A node after all rewrites that apply to it, those of another table among them."""
     while node.operands:
-        tries = (*REWRITES.get(node.op, ()), narrowed, folded)
+        others = () if more is None else more.get(node.op, ())
+        tries = (*REWRITES.get(node.op, ()), *others, narrowed, uniform, folded)
         found = next((r for rewrite in tries if (r := rewrite(node)) is not None), None)
         if found is None:
             break
@@ -136,6 +137,17 @@ def narrowed(node: Node) -> Node | None:
             if better.shape == node.shape:
                 return better
     return None
+
+
+def uniform(node: Node) -> Node | None:
+    """An elementwise operation on numbers that were broadcast: the broadcast of its number."""
+    if not OPERATIONS[node.op].elementwise or not any(o.op == "broadcast" for o in node.operands):
+        return None
+    numbers = [number_of(operand) for operand in node.operands]
+    if None in numbers:
+        return None
+    parts = [constant(c, o.dtype) for c, o in zip(numbers, node.operands, strict=True)]
+    return f.broadcast(rewritten(like(node, tuple(parts))), node.shape)
 
 
 def neutral(number: float, *places: int) -> Rewrite:

@@ -32,6 +32,32 @@ def topological(outputs: Iterable[Node], after: int = -1) -> list[Node]:
     return sorted(seen, key=lambda node: node.number)
 
 
+def depth_first(outputs: Iterable[Node]) -> list[Node]:
+    """All nodes that the outputs need, operands first, left to right.
+
+    The order follows from the graph alone; that of `topological`, which takes a third of the time,
+    from what was built first.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> from fastbp.graph.walk import depth_first
+    >>> x = graph.variable("x")
+    >>> sine = graph.sin(x)
+    >>> [node.op for node in depth_first([graph.exp(x) + sine])]
+    ['variable', 'exp', 'sin', 'add']
+    """
+    stack, done = [*outputs][::-1], dict[Node, None]()
+    while stack:
+        node = stack[-1]
+        missing = [operand for operand in node.operands if operand not in done]
+        if missing:
+            stack += reversed(missing)
+        else:
+            done[stack.pop()] = None
+    return list(done)
+
+
 Record = tuple[str, tuple[int, ...], tuple[tuple[str, Any], ...], Shape, str]
 
 

@@ -1,4 +1,4 @@
-"""exp, expm1, log1p, tanh, sigmoid, softplus, erf, sin and cos that vectorise inside a kernel.
+"""exp, expm1, log, log1p, tanh, sigmoid, softplus, erf, sin and cos that vectorise inside a kernel.
 
 Each maps a float32 or float64 scalar to the same type, in any @njit code; outside njit it gives
 NumPy's value. A plain loop over one becomes SIMD code, since nothing here calls, branches or
@@ -130,6 +130,9 @@ _BOTH = {
     "sin_max": (SIN_MAX[np.float32], SIN_MAX[np.float64]),
     "bits_of_3_4": (0x3F400000, 0x3FE8000000000000),
     "bits_of_4": (0x40800000, 0x4010000000000000),
+    "normal_min": (2.0**-126, 2.0**-1022),
+    "to_normal": (2.0**24, 2.0**54),  # times a subnormal number: a normal one
+    "to_normal_bits": (24.0 * 2**23, 54.0 * 2**52),  # that exponent where it stays
     "expm1_q": _EXPM1_Q,
     "tanh_q": _TANH_Q,
     "log1p_q": _LOG1P_Q,
@@ -360,6 +363,24 @@ def _log1p_correction(c):
         ss = s * s
         xx = x * x
         return _fma(-s, _fma(ss, _polynomial(ss, c.log1p_q), xx), xx)
+
+    return impl
+
+
+@_scalar(np.log)
+def log(c):
+    """log(x) = k ln 2 + log(1 + m) with 1 + m = x / 2**k in [3/4, 3/2)."""
+
+    def impl(x):
+        small = x < c.normal_min
+        u = _select(small, x * c.to_normal, x)
+        k_bits = (_bits(u) - c.bits_of_3_4) & c.exponent_mask  # as in log1p
+        m = _from_bits(_bits(u) - k_bits, x) - c.one
+        k = _to_float(k_bits, x) - _select(small, c.to_normal_bits, c.zero)
+        y = _fma(-c.half, _log1p_correction(m), m)
+        y = _fma(k, c.ulp * c.ln2_hi, _fma(k, c.ulp * c.ln2_lo, y))
+        y = _select(u < c.inf, y, x)
+        return _select(u > c.zero, y, _select(u == c.zero, -c.inf, c.nan))
 
     return impl
 

@@ -39,6 +39,21 @@ def smaller(typingctx, a, b):
     return a(a, a), _call("llvm.minimum")
 
 
+@intrinsic
+def sign(typingctx, x):
+    """1 or -1, and x where it is a zero or NaN: np.sign without a second choice."""
+
+    def codegen(context, builder, signature, args):
+        kind, (number,) = args[0].type, args
+        function = ir.FunctionType(kind, (kind, kind))
+        copied = builder.module.declare_intrinsic("llvm.copysign", (kind,), function)
+        one = builder.call(copied, (ir.Constant(kind, 1), number))
+        different = builder.fcmp_ordered("!=", number, ir.Constant(kind, 0))
+        return builder.select(different, one, number)
+
+    return x(x), codegen
+
+
 def _call(name):
     def codegen(context, builder, signature, args):
         kind = args[0].type

@@ -20,7 +20,7 @@ HOUSE = {"fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"}, "error_model
 MAX_ULP = 2.0
 
 with_every_function = pytest.mark.parametrize(
-    "name", ["exp", "expm1", "log1p", "tanh", "sigmoid", "softplus", "erf", "sin", "cos"]
+    "name", ["exp", "expm1", "log", "log1p", "tanh", "sigmoid", "softplus", "erf", "sin", "cos"]
 )
 with_both_types = pytest.mark.parametrize(
     "dtype", [np.float32, np.float64], ids=["float32", "float64"]
@@ -30,6 +30,7 @@ with_both_types = pytest.mark.parametrize(
 IN_FLOAT64 = {
     "exp": np.exp,
     "expm1": np.expm1,
+    "log": np.log,
     "log1p": np.log1p,
     "tanh": np.tanh,
     "sigmoid": lambda x: np.where(x < 0, np.exp(-abs(x)), 1) / (1 + np.exp(-abs(x))),
@@ -41,6 +42,7 @@ IN_FLOAT64 = {
 IN_40_DIGITS = {
     "exp": mp.exp,
     "expm1": mp.expm1,
+    "log": mp.log,
     "log1p": mp.log1p,
     "tanh": mp.tanh,
     "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
@@ -106,7 +108,7 @@ def both_signs(x):
 def within_domain(name, x):
     if name in ("sin", "cos"):
         return x[abs(x) <= elementary.SIN_MAX[x.dtype.type]]
-    return x[x > -1] if name == "log1p" else x
+    return x[x > {"log": 0, "log1p": -1}.get(name, -np.inf)]
 
 
 def neighbours(centres, dtype, count=4):
@@ -139,9 +141,10 @@ def hard_points(dtype):
     limits = (2.0**-12, 2.0**-25, 2.0**-54, 0.25, 0.26, 0.5, 0.625, 0.8125, 1, 3.95, 6, 9.01, 10)
     edges = (16.6, 17.4, 19.06, 22, 36.7, 40, 87.33, 88.02, 88.7228, 103.28, 103.97, 104, 708.39)
     huge = (709.436, 709.7827, 744.44, 745.133, 746, 1e4, 1e5)
-    logarithms = [2.0**k * 0.75 - 1 for k in range(-20, 30)]
+    turns = 2.0 ** np.arange(-20, 30) * 0.75
+    logarithms = np.concatenate([turns, abs(turns - 1), [np.finfo(dtype).tiny]])
     x = np.concatenate([neighbours(halves, dtype), neighbours(limits + edges + huge, dtype)])
-    return both_signs(np.concatenate([x, neighbours(np.abs(logarithms), dtype)]))
+    return both_signs(np.concatenate([x, neighbours(logarithms, dtype)]))
 
 
 @with_every_function
@@ -165,9 +168,10 @@ def test_float64_at_random(name):
     x.append(rng.uniform(-746, 710, size))
     exponents = np.arange(-1074, 10)
     x.append(both_signs(np.ldexp(rng.uniform(1, 2, exponents.size), exponents)))
-    if name == "log1p":
+    if name in ("log", "log1p"):
         x.append(np.ldexp(rng.uniform(1, 2, size), rng.integers(-1074, 1023, size)))
-        x.append(np.ldexp(rng.uniform(1, 2, size), rng.integers(-52, 0, size)) - 1)
+        near_one = np.ldexp(rng.uniform(1, 2, size), rng.integers(-52, 0, size))
+        x.append(near_one - 1 if name == "log1p" else 1 - near_one / 4)
     if name in ("sin", "cos"):
         x += [both_signs(rng.uniform(0, s, size)) for s in (1e3, 1e5, 1e9, 1e12)]
     assert_accurate(name, within_domain(name, np.concatenate(x)))
@@ -204,6 +208,7 @@ nan, inf = math.nan, math.inf
 SPECIAL = {
     "exp": {nan: nan, inf: inf, -inf: 0.0, 0.0: 1.0, 1e4: inf, -1e4: 0.0},
     "expm1": {nan: nan, inf: inf, -inf: -1.0, 0.0: 0.0, 1e4: inf, -1e4: -1.0},
+    "log": {nan: nan, inf: inf, -inf: nan, 0.0: -inf, 1.0: 0.0, -1e-30: nan},
     "log1p": {nan: nan, inf: inf, -inf: nan, 0.0: 0.0, -1.0: -inf, -1.5: nan, -1e4: nan},
     "tanh": {nan: nan, inf: 1.0, -inf: -1.0, 0.0: 0.0, 1e4: 1.0, -1e4: -1.0},
     "sigmoid": {nan: nan, inf: 1.0, -inf: 0.0, 0.0: 0.5, 1e4: 1.0, -1e4: 0.0},
@@ -303,20 +308,21 @@ def all_functions(x, y):
     for i in range(x.size):
         y[0, i] = elementary.exp(x[i])
         y[1, i] = elementary.expm1(x[i])
-        y[2, i] = elementary.log1p(x[i])
-        y[3, i] = elementary.tanh(x[i])
-        y[4, i] = elementary.sigmoid(x[i])
-        y[5, i] = elementary.softplus(x[i])
-        y[6, i] = elementary.erf(x[i])
-        y[7, i] = elementary.sin(x[i])
-        y[8, i] = elementary.cos(x[i])
+        y[2, i] = elementary.log(x[i])
+        y[3, i] = elementary.log1p(x[i])
+        y[4, i] = elementary.tanh(x[i])
+        y[5, i] = elementary.sigmoid(x[i])
+        y[6, i] = elementary.softplus(x[i])
+        y[7, i] = elementary.erf(x[i])
+        y[8, i] = elementary.sin(x[i])
+        y[9, i] = elementary.cos(x[i])
 
 
 @pytest.mark.parametrize("fastmath", [False, True])
 @with_both_types
 def test_same_bits_whatever_the_caller_compiles_with(fastmath, dtype):
     x = np.linspace(-0.99, 60, 1003, dtype=dtype)
-    y = np.empty((9, x.size), dtype)
+    y = np.empty((10, x.size), dtype)
     numba.njit(fastmath=fastmath)(all_functions)(x, y)
     for name, row in zip(IN_FLOAT64, y, strict=True):
         np.testing.assert_array_equal(row, values(name, x), err_msg=name)

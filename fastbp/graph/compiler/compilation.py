@@ -19,6 +19,7 @@ from ...kernels.cpu import jit
 from ...parallel import start_threads
 from ..evaluation import as_list, name_of, variables_of
 from ..node import Node
+from ..restating import afresh
 from ..walk import topological
 from . import emission, panels, regions
 from .lowering import lowered
@@ -39,10 +40,11 @@ from fastbp.graph.compiler.runtime import separate, task_of, unlocked, words
 from fastbp.kernels.cpu.activations import elu, gelu, gelu_tanh, leaky_relu, relu, silu
 from fastbp.kernels.cpu.dense import dense_backward, dense_backward_add, dense_backward_work
 from fastbp.kernels.cpu.dense import dense_forward, dense_forward_work
-from fastbp.kernels.cpu.elementary import cos, erf, exp, expm1, log1p, sigmoid, sin, softplus, tanh
+from fastbp.kernels.cpu.elementary import cos, erf, exp, expm1, log, log1p
+from fastbp.kernels.cpu.elementary import sigmoid, sin, softplus, tanh
 from fastbp.kernels.cpu.jit import OPTIONS
 from fastbp.kernels.cpu.pointers import get
-from fastbp.kernels.cpu.scalar import larger, plus, smaller
+from fastbp.kernels.cpu.scalar import larger, plus, sign, smaller
 from fastbp.kernels.cpu.threads import part, run
 
 f32, f64 = np.float32, np.float64
@@ -127,6 +129,7 @@ def written(
         check_count("memory", memory, 0)
     else:
         check_choice("memory", memory, ("store", "recompute"))
+    wanted, inputs = afresh(wanted, inputs)
     simple = lowered(wanted)
     found = panels.in_panels(simple, memory, batch_size) if split else None
     if found is not None:

@@ -48,6 +48,10 @@ class Writer:
             for node in read_by(step):
                 self.readers.setdefault(node, set()).add(i)
 
+    def extent(self, size: int | None) -> str:
+        """A size as the end of a loop."""
+        return extent(size)
+
     def fresh(self) -> str:
         """A name for a number."""
         self.count += 1
@@ -110,7 +114,7 @@ class Writer:
             pre, inner, post = self.write_nest(nest)
             before, body, after = before + pre, body + inner, after + post
         if 0 in first.axes:
-            body = [f"for i0 in range({extent(first.space[0])}):", *indented(body)]
+            body = [f"for i0 in range({self.extent(first.space[0])}):", *indented(body)]
         return [*before, *body, *after]
 
     def write_nest(self, nest: Nest) -> tuple[list[str], ...]:
@@ -143,9 +147,9 @@ class Writer:
                     more = gathered(root, target, gather) if root in self.added else gather
                     after.setdefault(settled, []).append(f"{target} = {more}")
         axes = nest.axes
-        names, sizes = [f"i{axis}" for axis in axes], [extent(nest.space[axis]) for axis in axes]
+        names, ends = [f"i{axis}" for axis in axes], [self.extent(nest.space[i]) for i in axes]
         loops = stack_loops(
-            names, sizes, body.lines, lambda d: before.get(d, []), lambda d: after.get(d, [])
+            names, ends, body.lines, lambda d: before.get(d, []), lambda d: after.get(d, [])
         )
         pre, post = [*makes, *before.get(0, [])], after.get(0, [])
         if axes and axes[0] == 0:

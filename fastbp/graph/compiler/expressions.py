@@ -6,7 +6,6 @@ modules like those of `compile`, so a second process loads them from the disk.
 
 import itertools
 from collections.abc import Callable, Sequence
-from math import prod
 from typing import Any
 
 from numba import types
@@ -16,22 +15,20 @@ from ..node import Node
 from ..restating import summed
 from ..table import OPERATIONS
 from ..walk import topological
-from . import regions
+from . import rows
 from .compilation import HEADER, NAME, load, stamp
-from .emission import Writer, constant_lines, is_number, sizes
+from .emission import constant_lines
 from .indexing import Index, loop_index, parameter
 from .loops import Body, indented
 from .lowering import lowered
 from .scalars import TYPES, literal
-from .scheduling import Call, Rows, schedule
 
 IMPORTS = """from numba import carray
 
-from fastbp.kernels.cpu.losses import row_scale
+from fastbp.kernels.cpu.losses import flat_rows, row_scale
 from fastbp.kernels.cpu.pointers import at, number_of, room
 """
 TOGETHER = 1024  # outputs whose losses are added before they become float64
-STACK = 2**15  # bytes of a row that a loss stores: threads may have stacks of half a megabyte
 
 
 def compiled(arguments: str, body: Sequence[str], constants: dict[str, Any], signature: Any) -> int:
@@ -91,7 +88,7 @@ def loss(y: Node, t: Node, scale: Node, row: Node, gradient: Node) -> int:
     row, gradient = lowered([row, gradient])
     total, names = summed(row), {y: "y", t: "t", scale: "scale"}
     flat = is_flat(y, t, total, gradient)
-    body, constants = elements(names, total, gradient) if flat else rows(names, row, gradient)
+    body, constants = elements(names, total, gradient) if flat else rows.rows(names, row, gradient)
     pointer = types.CPointer(numpy_support.from_dtype(y.dtype))
     signature = types.intp, types.intp, pointer, pointer, pointer, types.float64, pointer
     body = ["s = carray(at_s, n if number_of(at_s) != 0 else 0)", "loss = 0.0", *body]
@@ -132,47 +129,12 @@ def elements(names: dict[Node, str], row: Node, gradient: Node) -> tuple[list[st
     value, slope = body.value(term, at), body.value(gradient, at)
     lines = [
         f"step = {TOGETHER} if number_of(at_s) == 0 else max(m, 1)",
-        "for begin in range(0, n * m, step):",
+        "for turn, begin in enumerate(range(0, n * m, step)):",  # no division by m
         "    size = min(step, n * m - begin)",
         *(f"    {name} = carray(at(at_{name}, begin), size)" for name in ("y", "t", "dy")),
-        f"    scale, part = {number}(row_scale(s, share, begin // m)), {number}(0)",
+        f"    scale, part = {number}(row_scale(s, share, turn)), {number}(0)",
         "    for i in range(size):",
         *indented(indented([*body.lines, f"part = plus(part, {value})", f"dy[i] = {slope}"])),
         "    loss += scale * part",
     ]
     return lines, {}
-
-
-def rows(names: dict[Node, str], row: Node, gradient: Node) -> tuple[list[str], dict[str, Any]]:
-    """Loops over a row, within one over the rows."""
-    plan = regions.plan([row, gradient], STACK, 1)
-    steps = schedule(plan)
-    if len(steps) > 1 or not isinstance(steps[0], Rows):
-        found = next((step.roots[0].op for step in steps if isinstance(step, Call)), row.op)
-        raise ValueError(f"loss: {found} has no loop within a row of the batch")
-    writer = RowWriter(plan, [row, gradient], steps)
-    writer.names |= names | {row: "row", gradient: "dy"}
-    writer.rows |= {row, *(node for node in names if node.ndim == 1)}
-    written = writer.write()
-    loop = written.index("for i0 in range(n):") + 1
-    shape, number = f"(n, {gradient.shape[1]})", TYPES[row.dtype.name]
-    lines = [
-        *(f"{name} = carray(at_{name}, {shape})" for name in ("y", "t", "dy")),
-        *written[:loop],
-        f"    scale = {number}(row_scale(s, share, i0))",
-        *written[loop:],
-        "    loss += scale * row",
-    ]
-    return lines, writer.constants
-
-
-class RowWriter(Writer):
-    """A writer of one loop over rows: results have places, what a row needs lies on the stack."""
-
-    def made(self, root: Node) -> list[str]:
-        """The line that makes an array of a row, if it is one."""
-        rest = root.shape[1:]
-        if root in self.outputs or is_number(rest):
-            return []
-        count = prod(size or 0 for size in rest)
-        return [f"{self.names[root]} = carray(room(np.{root.dtype}, {count}), {sizes(rest)})"]

@@ -26,14 +26,13 @@ CODE = {
     "broadcast": "{}",
     "index": "{}",
     "abs": "abs({})",
-    "log": "np.log({})",
     "sqrt": "np.sqrt({})",
     "floor": "np.floor({})",
-    "sign": "np.sign({})",
+    "sign": "sign({})",
 } | {
     name: name + "({})"
     for name in (
-        *("exp", "expm1", "log1p", "sin", "cos", "erf", "tanh", "sigmoid", "softplus"),
+        *("exp", "expm1", "log", "log1p", "sin", "cos", "erf", "tanh", "sigmoid", "softplus"),
         *("relu", "leaky_relu", "elu", "silu", "gelu", "gelu_tanh"),
     )
 }
