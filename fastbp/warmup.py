@@ -137,6 +137,10 @@ def _alone(dtype: str) -> None:
         layer.backward(layer.forward(x))
 
 
+def _waiting(dtype: str) -> None:
+    binding.bind_all(next(real for real in binding.REALS if real.name == dtype))
+
+
 def _step(dtype: str) -> None:
     net, x = _net(dtype)
     net.train_step(x, x, "squared_error", SGD(0.1))
@@ -178,7 +182,7 @@ def _probabilities(dtype: str) -> None:
 
 STEPS: dict[str, Callable[[str], object]] = {
     "layers": _alone,
-    "what waits for a first call": binding.bind_all,
+    "what waits for a first call": _waiting,
     "a training step": _step,
     "an epoch": _epoch,
     "gradients": _gradients,

@@ -1,7 +1,7 @@
 """Activations in Numba: y = f(z), and f'(z) from what the forward pass keeps (y, or z).
 
-Each formula stands once, as a function of one number; `activate` and `activation_gradient` run it
-over a stretch of memory. They choose the formula outside of the loop: a choice inside it stops
+Each formula stands once, as a function of one number; `activate_memory` and `gradient_memory` run
+it over a stretch of memory. They choose the formula outside of the loop: a choice inside it stops
 LLVM from vectorising (6 times slower, measured), and a table of functions is not cached on disk.
 """
 

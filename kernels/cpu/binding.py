@@ -7,8 +7,12 @@ process.
 
 `addressed` makes such a function, `launcher` a kernel that calls some: all that were made before it
 are bound, which sets their words, when it is compiled or loaded. A user's own code that holds
-launchers and comes from his disk cache binds them when it first runs. What few programs need, such
-as the engine of BLAS, is a group of its own and waits for the first call.
+launchers and comes from his disk cache binds them when it first runs.
+
+What few programs need, such as the engine of BLAS, is a group of its own and waits for its first
+call. That call needs Python's lock: so it must not come from a thread of a caller that holds it.
+Hence a user's own code, which may, binds all groups when it is compiled, and a kernel asks for an
+address before its tasks do.
 """
 
 import ctypes
@@ -16,6 +20,7 @@ import os
 import signal
 import traceback
 from collections import namedtuple
+from contextlib import contextmanager
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -37,6 +42,7 @@ _words = np.zeros((MOST_FUNCTIONS, len(REALS)), np.int64)  # their addresses; 0:
 _waiting: dict[types.Type, list[Addressed]] = {real: [] for real in REALS}  # functions to bind
 _on_demand: dict[tuple[str, types.Type], list[Addressed]] = {}  # the same, by their group
 _callbacks: dict[str, object] = {}
+_depth = 0  # of kernels that are being compiled, under the compiler's lock
 
 
 def addressed(function, arguments, group=""):
@@ -84,13 +90,25 @@ def call(typingctx, address, arguments):
     return types.void(types.intp, arguments), codegen
 
 
+@contextmanager
+def _compiling():
+    """While a kernel is compiled, or a function to bind: what it calls is not called by a user."""
+    global _depth
+    with global_compiler_lock:
+        _depth += 1
+        try:
+            yield
+        finally:
+            _depth -= 1
+
+
 def _queue(real, group):
     return _on_demand.setdefault((group, real), []) if group else _waiting[real]
 
 
 def bind(real, count, group=""):
     """Compile the first functions for a float type, or load them from the disk, and set words."""
-    with global_compiler_lock:
+    with _compiling():
         waiting = _queue(real, group)
         while waiting and waiting[0].number < count:
             function = waiting.pop(0)
@@ -108,23 +126,31 @@ def bind(real, count, group=""):
 def launcher(function):
     """A kernel that calls addressed functions."""
     dispatcher, count = kernel(function), len(functions)
-    compile_kernel = dispatcher.compile
+    compile_kernel, type_call = dispatcher.compile, dispatcher.get_call_template
+
+    def real_of(arguments):
+        floats = {getattr(argument, "dtype", None) for argument in arguments}
+        return types.float32 if types.float32 in floats else types.float64
 
     def compile_bound(signature):
         arguments, _ = sigutils.normalize_signature(signature)
-        floats = {getattr(argument, "dtype", None) for argument in arguments}
-        bind(types.float32 if types.float32 in floats else types.float64, count)
-        return compile_kernel(signature)
+        with _compiling():
+            bind(real_of(arguments), count)
+            return compile_kernel(signature)
 
-    dispatcher.compile = compile_bound
+    def type_call_bound(arguments, keywords):
+        if _depth == 0:  # a user's own code calls the kernel
+            bind_all(real_of((*arguments, *keywords.values())), count)
+        return type_call(arguments, keywords)
+
+    dispatcher.compile, dispatcher.get_call_template = compile_bound, type_call_bound
     return dispatcher
 
 
-def bind_all(name):
-    """Bind every function for the float type of a name, those of all groups too."""
-    real = next(real for real in REALS if real.name == name)
+def bind_all(real, count=MOST_FUNCTIONS):
+    """`bind` for all groups."""
     for group in ("", *(group for group, kind in tuple(_on_demand) if kind == real)):
-        bind(real, len(functions), group)
+        bind(real, count, group)
 
 
 def _bind_late(real, group=""):
@@ -132,7 +158,10 @@ def _bind_late(real, group=""):
     interrupted = False
     while _queue(real, group):
         try:
-            bind(real, len(functions), group)
+            if group:
+                bind(real, len(functions), group)
+            else:  # code from a user's cache
+                bind_all(real)
         except KeyboardInterrupt:
             interrupted = True
         except BaseException:

@@ -248,3 +248,9 @@ def _arguments(numbers, pointers):
 
 forward_at = addressed(forward_memory, _arguments(6, 6), group="_blas")
 backward_at = addressed(backward_memory, _arguments(7, 8), group="_blas")
+
+
+@inline
+def ready(work):
+    """Compile the engine now: a task may not, whose caller may hold Python's lock."""
+    return forward_at(address(work, 0)) != 0

@@ -43,3 +43,13 @@ def chooses_blas(direction, x, w):
     double = x.itemsize >> 3
     row = (direction * 2 + double) * ROW_SIZES + min(log2(x.shape[0]), ROW_SIZES - 1)
     return (get(table(), row) >> log2(w.size)) & 1 == 1
+
+
+@inline
+def may_choose_blas(x):
+    """Whether BLAS runs any layer of the type of x."""
+    double, some = x.itemsize >> 3, 0
+    for direction in range(2):
+        for size in range(ROW_SIZES):
+            some |= get(table(), (direction * 2 + double) * ROW_SIZES + size)
+    return some != 0

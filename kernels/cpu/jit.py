@@ -1,7 +1,8 @@
 """How every CPU kernel is compiled and cached: the one place for Numba's options.
 
 `kernel` makes a dispatcher with a disk cache: Python and any @njit code call it. `inline` makes a
-small function that only kernels call; it is compiled into them and needs no cache of its own.
+small function that only kernels call; it is compiled into them and needs no cache of its own, and
+no wrappers: Python runs it as it stands.
 `spliced` is `inline` for a function that holds tiles, which Numba would optimise once for each
 level of calls above it, or that hands on arrays: each of them is seven words of a call.
 """

@@ -35,7 +35,9 @@ from ..codes import (
     K,
     M,
 )
+from . import blas
 from .binding import launcher
+from .engines import may_choose_blas
 from .jit import inline, kernel, spliced
 from .losses import row_share
 from .optimizers import adamw, rmsprop, sgd
@@ -193,6 +195,8 @@ def train_groups(
     put(job, AT_DX, address_or_none(dx))
     doubles = doubles_of(job)
     doubles[SHARE] = share
+    if may_choose_blas(x):
+        blas.ready(work)
     run(train_group(scratch), job, groups, scratch, True)
     loss = doubles[LOSSES]
     for group in range(1, groups):

@@ -33,10 +33,44 @@ before = bound()
 right = np.array_equal(layer(x, w, b), x @ w + b)
 hits = sum(layer.stats.cache_hits.values())
 modules = [f.dispatcher.py_func.__module__.rpartition(".")[2] for f in binding.functions]
-groups = [f.group for f in binding.functions]
 print(json.dumps({"hits": hits, "right": right, "before": before, "after": bound(),
-                  "modules": modules, "groups": groups}))
+                  "modules": modules}))
 """
+
+
+LAYER = """
+import json
+import numpy as np
+import fastbp
+from fastbp.kernels.cpu import binding
+
+def bound():
+    return {f.dispatcher.py_func.__name__: f.group
+            for f, words in zip(binding.functions, binding._words, strict=False) if words.any()}
+
+x, w = np.ones((16, 8), np.float32), np.ones((8, 4), np.float32)
+y, saved = fastbp.functional.dense_forward(x, w, activation="relu")
+fastbp.functional.dense_backward(y, x, w, saved, activation="relu")
+layer, dispatchers = bound(), [f.dispatcher for f in binding.functions]
+signatures = [len(d.signatures) for d in dispatchers]
+fastbp.set_engine("blas")
+fastbp.functional.dense_forward(x, w, activation="relu")
+print(json.dumps([layer, max(signatures), bound()]))
+"""
+
+
+def test_a_layer_compiles_each_function_once_and_no_other_engine():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-W", "error", "-c", LAYER]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    layer, most, with_blas = json.loads(done.stdout)
+    assert set(layer.values()) == {""}  # nothing that waits for a first call
+    assert most == 1
+    assert {"activate_memory", "gradient_memory", "forward_block", "backward_rows"} <= set(layer)
+    # Each register tile and each activation stands in one of these; a layer compiles no more.
+    assert len(layer) == 12
+    assert {with_blas[name] for name in set(with_blas) - set(layer)} == {"_blas"}
 
 
 def test_code_of_a_user_binds_what_it_launches(tmp_path):
@@ -56,12 +90,9 @@ def test_code_of_a_user_binds_what_it_launches(tmp_path):
     assert not any(compiled["before"])
     assert not any(cached["before"])
     # Compiled: what a dense layer needs. From the user's cache: all, by the first call that ran.
-    # Neither has what waits for a call of its own.
-    at_once = [not group for group in compiled["groups"]]
     dense = [module != "network" for module in compiled["modules"]]
-    assert compiled["hits"] == 0
-    assert compiled["after"] == [a and b for a, b in zip(at_once, dense, strict=True)]
-    assert (cached["hits"], cached["after"]) == (1, at_once)
+    assert (compiled["hits"], compiled["after"]) == (0, dense)
+    assert (cached["hits"], cached["after"]) == (1, [True] * len(dense))
 
 
 def test_an_interrupt_waits_for_the_binding(monkeypatch):
@@ -69,8 +100,6 @@ def test_an_interrupt_waits_for_the_binding(monkeypatch):
     interrupts = [KeyboardInterrupt]
 
     def bind(real, count, group):
-        assert group == ""
-        assert count == len(binding.functions)
         if interrupts:
             raise interrupts.pop()
         waiting[real].clear()
