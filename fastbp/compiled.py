@@ -4,11 +4,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numba import carray, cfunc, types
+from numba.np.numpy_support import from_dtype
 
 from . import losses, optimizers, regularization
 from .checks import Array, check_count, check_flag, check_number
 from .kernels import codes, cpu
 from .kernels.cpu import space
+from .kernels.cpu.binding import bind_all
 from .kernels.cpu.pointers import doubles_at
 from .optimizers import Optimizer
 from .regularization import Clip
@@ -100,6 +102,8 @@ def workspace(
     """
     if net.device != "cpu":
         raise ValueError(f"device: expected a network on 'cpu', got {net.device!r}")
+    # Now: the first call of code from the user's cache may come from threads without Python's lock.
+    bind_all(from_dtype(net.dtype))
     n = check_count("batch_size", batch_size)
     loss = losses.for_outputs(loss, net.out_features, net.dtype)
     optimizer = optimizers.resolve(optimizer)

@@ -95,6 +95,21 @@ def test_code_of_a_user_binds_what_it_launches(tmp_path):
     assert (cached["hits"], cached["after"]) == (1, [True] * len(dense))
 
 
+WORKSPACE = """
+import fastbp
+from fastbp.kernels.cpu import binding
+
+fastbp.Sequential(fastbp.Dense(2, 1)).workspace(4)
+assert all(single and not double for single, double in binding._words[:len(binding.functions)])
+"""
+
+
+def test_a_workspace_binds_all_that_the_code_of_a_user_may_call():
+    command = [sys.executable, "-W", "error", "-c", WORKSPACE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_interrupt_waits_for_the_binding(monkeypatch):
     waiting = {types.float32: [0, 1]}
     interrupts = [KeyboardInterrupt]
