@@ -129,10 +129,10 @@ def elements(names: dict[Node, str], row: Node, gradient: Node) -> tuple[list[st
     value, slope = body.value(term, at), body.value(gradient, at)
     lines = [
         f"step = {TOGETHER} if number_of(at_s) == 0 else max(m, 1)",
-        "for begin in range(0, n * m, step):",
+        "for turn, begin in enumerate(range(0, n * m, step)):",  # no division by m
         "    size = min(step, n * m - begin)",
         *(f"    {name} = carray(at(at_{name}, begin), size)" for name in ("y", "t", "dy")),
-        f"    scale, part = {number}(row_scale(s, share, begin // m)), {number}(0)",
+        f"    scale, part = {number}(row_scale(s, share, turn)), {number}(0)",
         "    for i in range(size):",
         *indented(indented([*body.lines, f"part = plus(part, {value})", f"dy[i] = {slope}"])),
         "    loss += scale * part",
