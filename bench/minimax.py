@@ -1,4 +1,4 @@
-"""Derive the coefficients and split constants of kernels/cpu/elementary.py.
+"""Derive the coefficients and split constants of kernels/cpu/coefficients.py.
 
     python bench/minimax.py             all, two minutes
     python bench/minimax.py tanh_q      one of them
