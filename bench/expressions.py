@@ -32,7 +32,7 @@ KINDS = {
     "loss": "loss alone, n x m",
     "step": "training step",
 }
-ROUNDS, BUDGET = 9, 0.005  # turns of each contender, seconds of one
+ROUNDS, BUDGET = 25, 0.005  # turns of each contender, seconds of one
 
 
 def gelu_tanh(z):
