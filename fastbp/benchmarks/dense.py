@@ -117,7 +117,7 @@ def run(
     if selection == "main":
         plan += [("sweep", shape, ["forward", "backward"], ("torch.compile",)) for shape in BATCHES]
     rows = []
-    with equal_threads(threads):
+    with equal_threads(threads) as settling:
         limits = Limits(real, threads)
         for done, (group, shape, directions, without) in enumerate(plan, 1):
             report(f"{done} of {len(plan)}: {' x '.join(map(str, shape))}: compiling, checking")
@@ -127,7 +127,7 @@ def run(
             for direction in directions:
                 report(f"{done} of {len(plan)}: {' x '.join(map(str, shape))}, {direction}")
                 each = {name: passes[direction] for name, passes in candidates.items()}
-                times = race(each | limits.contenders, rounds)
+                times = race(each | limits.contenders, rounds, settling=settling)
                 rows.append(
                     {
                         "group": group,

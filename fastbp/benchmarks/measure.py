@@ -18,11 +18,11 @@ import numpy as np
 from .. import __version__
 from ..kernels.cpu import simd
 from ..parallel import get_num_threads, set_num_threads
+from .settling import Settling
 
-REST = 0.02  # seconds of sleep after which idle threads are looked at: several ticks of the clock
-LONGEST_REST = 0.5  # OpenBLAS's threads spin for a tenth of a second
 LONG = 5  # times the budget of a turn: a call that takes so long fills the caches on its way
 ROUNDS = 9
+AGAIN = 4  # times that a turn in a bad moment is taken again
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,12 @@ class Contender:
 Contenders = dict[str, Contender]
 
 
-def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> dict[str, Any]:
+def race(
+    contenders: Contenders,
+    rounds: int = ROUNDS,
+    budget: float = 0.01,
+    settling: Settling | None = None,
+) -> dict[str, Any]:
     """Seconds of one call of each contender, all taking turns: medians and quartiles.
 
     Parameters
@@ -48,11 +53,15 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> 
         Turns of each; five at most where a call takes longer than several turns should.
     budget : float
         Seconds of one turn, about.
+    settling : Settling, optional
+        Waits for a good moment before each turn, and has a turn taken again that it did not last.
+        `equal_threads` gives one. Default: a rest before each turn.
 
     Returns
     -------
     dict
-        `rounds`: turns of each; `seconds`: the median by name; `quartiles`: [lower, upper] by name.
+        `rounds`: turns of each; `again`: turns of all that were taken again; `seconds`: the median
+        by name; `quartiles`: [lower, upper] by name.
 
     Examples
     --------
@@ -73,32 +82,30 @@ def race(contenders: Contenders, rounds: int = ROUNDS, budget: float = 0.01) -> 
         longest = max(longest, seconds)
     if longest > LONG * budget:
         rounds = min(rounds, 5)
+    settling, again = settling or Settling(1), 0
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, one in contenders.items():
-            one.prepare()
-            rest()
-            if not times[name] or times[name][-1] < LONG * budget:
-                one.call()  # untimed: the one before has the caches
-            times[name].append(_seconds(one.call, calls[name]))
+            for left in range(AGAIN, -1, -1):
+                one.prepare()
+                settling.wait()
+                if not times[name] or times[name][-1] < LONG * budget:
+                    one.call()  # untimed: the one before has the caches
+                seconds = _seconds(one.call, calls[name])
+                if settling.lasted() or not left:
+                    break
+                again += 1
+            times[name].append(seconds)
     quartiles = {
         name: [float(s) / one.times for s in np.percentile(times[name], [25, 50, 75])]
         for name, one in contenders.items()
     }
     return {
         "rounds": rounds,
+        "again": again,
         "seconds": {name: middle for name, (_, middle, _) in quartiles.items()},
         "quartiles": {name: [low, high] for name, (low, _, high) in quartiles.items()},
     }
-
-
-def rest() -> None:
-    """Sleep until the idle threads of whoever was before have stopped to spin."""
-    for _ in range(round(LONGEST_REST / REST)):
-        spun = time.process_time()
-        time.sleep(REST)
-        if time.process_time() - spun < 0.1 * REST:
-            return
 
 
 def _seconds(function: Callable[[], object], calls: int) -> float:
@@ -119,7 +126,7 @@ def use_threads(count: int) -> Callable[[], None]:
 
 
 @contextmanager
-def equal_threads(count: int) -> Iterator[None]:
+def equal_threads(count: int) -> Iterator[Settling]:
     """As many threads for the kernels, NumPy's BLAS, PyTorch and, if it starts here, JAX.
 
     Raises
@@ -144,7 +151,7 @@ def equal_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(count)
     try:
         with threadpool_limits(count, user_api="blas"):
-            yield
+            yield Settling(count)
     finally:
         set_num_threads(before)
 

@@ -132,17 +132,18 @@ def _pinn_table(results: dict[str, Any]) -> Table:
     names = contenders_of(results["rows"])
     columns = _table(
         f"a step with u_xx + u_yy in the loss, microseconds, {_threads(results)}",
-        ["net", "dtype", "points", *names, "times faster", "than by hand"],
+        ["net", "dtype", "points", *names, "% of peak", "times faster", "than by hand", "at peak"],
         2,
     )
     for row in results["rows"]:
         figures = pinn.summary(row)
-        ratios = (figures.get("ratio"), figures.get("ratio by hand"))
+        ratios = (figures.get(name) for name in ("ratio", "ratio by hand", "bound by hand"))
         columns.add_row(
             row["net"],
             row["dtype"],
             str(row["batch"]),
             *(microseconds(row["seconds"].get(name)) for name in names),
+            percent(figures["of_peak"]),
             *("" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         )
     return columns

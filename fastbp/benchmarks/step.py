@@ -106,7 +106,7 @@ def check(start: Problem, candidates: dict[str, Any]) -> None:
 def run(selection: str, threads: int, rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
     """All rows, as they are written to JSON, in float32."""
     plan, rows = plan_of(selection), []
-    with equal_threads(threads):
+    with equal_threads(threads) as settling:
         limits = Limits(np.dtype(np.float32), threads)
         peak = {"peak": limits.contenders["peak"]}
         for done, (group, value, net, names) in enumerate(plan, 1):
@@ -119,7 +119,7 @@ def run(selection: str, threads: int, rounds: int, report: Callable[[str], None]
             candidates |= contenders(start, [name for name in names if name in TOGETHER], epoch)
             report(label)
             each = {name: Contender(one, times=one.steps) for name, one in candidates.items()}
-            times = race(each | peak, rounds)
+            times = race(each | peak, rounds, settling=settling)
             del times["quartiles"]["peak"]
             rows.append(
                 {
