@@ -162,7 +162,7 @@ def origin(results, command):
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     parts = [
         f"{facts['processor']}, {facts['threads']} threads for everyone, medians of "
-        f"up to {results['rounds']} rounds in turn; {versions}; `{command}`.",
+        f"{results['rounds']} rounds in turn; {versions}; `{command}`.",
         missing(results),
     ]
     return " ".join(filter(None, parts))

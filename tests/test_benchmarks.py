@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,7 +101,6 @@ def test_race_takes_turns_and_prepares_each():
     # Each time once untimed, but for a turn that is longer than its budget by far.
     turns = [name for name, before in zip(order, [None, *order], strict=False) if name != before]
     assert turns[-9:] == ["prepare a", "a", "b"] * 3
-    assert times["rounds"] == 3
     for name, seconds in times["seconds"].items():
         low, high = times["quartiles"][name]
         assert 0 < low <= seconds <= high
@@ -151,11 +149,6 @@ def test_settling_measures_threads():
     moment.wait()
     assert moment.lasted() in (True, False)
     assert settling.Settling(1).lasted()
-
-
-def test_long_calls_take_fewer_turns():
-    slow = {"slow": Contender(lambda: time.sleep(2e-3))}
-    assert measure.race(slow, rounds=7, budget=1e-4)["rounds"] == 5
 
 
 def test_use_threads_changes_the_pool_between_turns():

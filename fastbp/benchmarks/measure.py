@@ -50,7 +50,7 @@ def race(
     contenders : dict
         Contenders by name; each is called a few times before anything is timed.
     rounds : int
-        Turns of each; five at most where a call takes longer than several turns should.
+        Turns of each.
     budget : float
         Seconds of one turn, about.
     settling : Settling, optional
@@ -60,8 +60,8 @@ def race(
     Returns
     -------
     dict
-        `rounds`: turns of each; `again`: turns of all that were taken again; `seconds`: the median
-        by name; `quartiles`: [lower, upper] by name.
+        `again`: turns of all that were taken again; `seconds`: the median by name; `quartiles`:
+        [lower, upper] by name.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def race(
     >>> low <= times["seconds"]["nothing"] <= high
     True
     """
-    calls, longest = {}, 0.0
+    calls = {}
     for name, one in contenders.items():
         one.prepare()
         one.call()  # it may compile
@@ -79,9 +79,6 @@ def race(
         if seconds < LONG * budget:
             seconds = _seconds(one.call, 2)
         calls[name] = max(1, round(budget / max(seconds, 1e-7)))
-        longest = max(longest, seconds)
-    if longest > LONG * budget:
-        rounds = min(rounds, 5)
     settling, again = settling or Settling(1), 0
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
@@ -101,7 +98,6 @@ def race(
         for name, one in contenders.items()
     }
     return {
-        "rounds": rounds,
         "again": again,
         "seconds": {name: middle for name, (_, middle, _) in quartiles.items()},
         "quartiles": {name: [low, high] for name, (low, _, high) in quartiles.items()},
