@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,25 +131,39 @@ def test_a_turn_in_a_bad_moment_is_taken_again(bad):
 
 
 def test_settling_waits_until_threads_are_apart(monkeypatch):
-    monkeypatch.setattr(settling, "rest", lambda: None)
+    rests = []
+    monkeypatch.setattr(settling, "rest", lambda: rests.append(1))
     moment = settling.Settling(2)
     slower = iter([1.0, 2.0, 1.9, 1.1, 2.0, 1.2])  # than alone
-    moment._pools, moment._alone = [ThreadPoolExecutor(1)], 1.0
+    moment._pools = [ThreadPoolExecutor(1)]
     monkeypatch.setattr(moment, "_burn", lambda: 1.0)
     monkeypatch.setattr(moment, "_burn_together", lambda: next(slower))
     moment.wait()  # 1.0
+    assert len(rests) == 1
     moment.wait()  # 2.0, 1.9, 1.1
-    assert (moment.waited, moment.disturbed) == (2, 0)
-    assert not moment.lasted()
-    assert moment.lasted()
-    assert moment.disturbed == 1
+    assert len(rests) == 4
+    assert not moment.lasted()  # 2.0
+    assert moment.lasted()  # 1.2
 
 
-def test_settling_measures_threads():
+def test_settling_gives_up(monkeypatch):
+    rests = []
+    monkeypatch.setattr(settling, "rest", lambda: rests.append(1))
+    moment = settling.Settling(2)
+    moment._pools, moment._least = [ThreadPoolExecutor(1)], 1.0
+    monkeypatch.setattr(moment, "_burn", lambda: 1.0)
+    monkeypatch.setattr(moment, "_burn_together", lambda: 2.0)
+    moment.wait()
+    assert len(rests) == settling.TRIES
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no threads kept to processors")
+def test_settling_burns_on_all_threads_at_once():
     moment = settling.Settling(2)
     moment.wait()
-    assert moment.lasted() in (True, False)
-    assert settling.Settling(1).lasted()
+    assert moment._alone > 0
+    assert 1 <= moment._least < 100
+    assert settling.Settling(1).lasted()  # one thread has nobody beside it
 
 
 def test_use_threads_changes_the_pool_between_turns():

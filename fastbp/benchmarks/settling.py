@@ -39,11 +39,6 @@ class Settling:
         That the contenders use. With one, or where threads cannot be kept to processors, waiting
         is a rest, and every moment lasts.
 
-    Attributes
-    ----------
-    waited, disturbed : int
-        Rests that came to nothing; turns that did not last.
-
     Examples
     --------
     >>> from fastbp.benchmarks.settling import Settling
@@ -65,7 +60,6 @@ class Settling:
         if self._pools:
             self._burn()  # compiles
             self._turns = max(1, round(self._turns * BURN / min(self._burn() for _ in range(9))))
-        self.waited = self.disturbed = 0
 
     def wait(self) -> None:
         """Rest, and again until no thread slows another down; half a second or so at most."""
@@ -76,13 +70,10 @@ class Settling:
             self._alone = self._pools[0].submit(self._burn).result()
             if self._are_apart():
                 return
-            self.waited += 1
 
     def lasted(self) -> bool:
         """Whether the threads still run as fast as after `wait`."""
-        good = not self._pools or self._are_apart()
-        self.disturbed += not good
-        return good
+        return not self._pools or self._are_apart()
 
     def _are_apart(self) -> bool:
         running = [pool.submit(self._burn_together) for pool in self._pools]
