@@ -229,7 +229,8 @@ class GpuRun(Run):
     def restore(self) -> None:
         """Put the network and the optimiser back to the last good state."""
         self.at_home = False
-        room, self.optimizer.step = self.good
+        step, (room, self.optimizer.step) = self.optimizer.step, self.good
+        self.plan.passed(self.optimizer.step - step)
         for copy, array in zip(room, self.changed, strict=False):
             array.copy_to_device(copy, stream=self.stream)
 

@@ -142,7 +142,9 @@ def fit(
     Raises
     ------
     TypeError, ValueError
-        For wrong arguments, and for NaN or infinity in the data, named with their first row.
+        For wrong arguments, and for NaN or infinity in the data, named with their first row. In x
+        they are looked for as its rows are first used, as x may be a file larger than memory; the
+        network and the optimizer are then as they were before, too.
     DivergenceError
         When the loss becomes NaN or infinite. The network and the optimizer are then as they were
         at the beginning of the last epoch that began with a finite loss; `net.history` has all
@@ -193,8 +195,9 @@ def fit(
         *(net, batch, batch_size, rng, optimizer, clip, l2, data_budget),
         recompute=recompute,
     )
+    earlier = net.history, net.loss
     history = net.history = History()
-    net.loss = batch[0]
+    net.loss, diverged = batch[0], ""
     best, stalled = np.inf, 0  # the loss that is watched; epochs in a row that have not lowered it
     with (bar if progress else none)(epochs) as report:
         try:
@@ -222,15 +225,27 @@ def fit(
         except KeyboardInterrupt:
             history.stopped = "interrupted"
         except DivergenceError as fault:
-            history.stopped = "diverged"
+            history.stopped, diverged = "diverged", str(fault)
             run.restore()
-            raise DivergenceError(
-                f"training diverged in epoch {history.epochs + 1}: {fault}. The network and the "
-                f"optimizer are as they were after epoch {run.good_epoch}"
-            ) from None
         finally:
             run.close()
+    if diverged:
+        _explain(net, batch[2], earlier)
+        raise DivergenceError(
+            f"training diverged in epoch {history.epochs + 1}: {diverged}. The network and the "
+            f"optimizer are as they were after epoch {run.good_epoch}"
+        )
     return history
+
+
+def _explain(net: "Sequential", x: Array, earlier: tuple[History | None, Loss | None]) -> None:
+    """Raise for NaN or infinity in x, if it made the loss so: as if there had been no fit."""
+    try:
+        if not on_gpu(x):  # there it was looked at before the first step
+            check_finite("x", x)
+    except ValueError:
+        net.history, net.loss = earlier
+        raise
 
 
 def _run_of(device: str) -> type["Run"]:
@@ -332,7 +347,9 @@ class Run:
 
     def restore(self) -> None:
         """Put the network and the optimiser back to the last good state."""
-        self.net.parameters[...], self.optimizer.step, self.optimizer.state = self.good
+        net, step = self.net, self.optimizer.step
+        net.parameters[...], self.optimizer.step, self.optimizer.state = self.good
+        self.plan.passed(self.optimizer.step - step)
 
     def state(self) -> Any:
         """Parameters and the optimiser's state as they are now."""
@@ -356,7 +373,7 @@ def _check_budget(device: str, data_budget: int | None) -> int | None:
 def _check_data(
     net: "Sequential", x: object, t: object, loss: Given, sample_weight: object, l2: float
 ) -> Batch:
-    """Check shapes, dtypes and every number once, before the first step."""
+    """Check shapes and dtypes, and every number but those of x, once, before the first step."""
     batch = net.check_batch(x, t, loss, sample_weight, l2)
     found, kernel, x_checked, t_checked, weights = batch
     if on_gpu(x_checked):
@@ -364,7 +381,6 @@ def _check_data(
 
         gpu_losses.check_data(found, kernel, x_checked, t_checked, weights, net.out_features)
         return batch
-    check_finite("x", x_checked)
     if t_checked.dtype.kind in "iu":
         losses.check_labels_range(t_checked, net.out_features)
     else:
@@ -383,7 +399,10 @@ def _check_pair(net: "Sequential", pair: object, loss: Given) -> Batch:
     if len(pair) != 2:
         raise ValueError(f"validation_data: expected a pair (x, t), got {len(pair)} items")
     try:
-        return _check_data(net, pair[0], pair[1], loss, None, 0.0)
+        batch = _check_data(net, pair[0], pair[1], loss, None, 0.0)
+        if not on_gpu(batch[2]):
+            check_finite("x", batch[2])
+        return batch
     except (TypeError, ValueError) as fault:
         raise type(fault)(f"validation_data: {fault}") from None
 

@@ -723,6 +723,22 @@ def test_fit_refuses(kind):
     assert optimizer.step == 0
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_row_that_is_met_after_some_steps_leaves_all_as_it_was(bad):
+    net, optimizer = make(dropout=0.5), fastbp.Adam()
+    fit(net, loss="huber", optimizer=optimizer)
+    before, step = state(net), optimizer.step
+    slots = {slot: array.copy() for slot, array in optimizer.state.items()}
+    with pytest.raises(ValueError, match=f"x: {NOT_FINITE} 9"):
+        fit(net, bad_row(X, bad, row=9), optimizer=optimizer, batch_size=2, shuffle=False)
+    parameters, _, *rest = before
+    now, _, *others = state(net)
+    assert (now, others) == (parameters, rest)
+    assert optimizer.step == step
+    for slot, array in slots.items():
+        np.testing.assert_array_equal(optimizer.state[slot], array)
+
+
 def test_fit_refuses_the_optimizer_of_another_network():
     optimizer = fastbp.RMSprop()
     fit(make(sizes=(3, 5, 2)), optimizer=optimizer)
