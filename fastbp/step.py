@@ -4,10 +4,14 @@ On a small network the checks of a call take longer than its arithmetic, so `Seq
 keeps the last `Step`. The arrays are looked at in every call.
 """
 
+from math import isfinite
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from numpy import ndarray
+
 from . import regularization
-from .checks import check_flag
+from .checks import Array, check_flag
 from .losses import Given
 from .optimizers import Optimizer, slots
 from .regularization import Clip
@@ -39,9 +43,9 @@ class Step:
         self.loss, self.optimizer = net.check_loss(loss, l2), optimizer
         self.l2, self.clip = l2, regularization.resolve(clip)
         self.plan = net.new_plan(check_flag("recompute", recompute))
-        self.kernel = ""
-        self.update: tuple[Any, ...] = ()  # what the plan holds of the optimiser
-        self.state: list[int] | None = None  # identities of the arrays in `slots`
+        self.form: tuple[Any, ...] = ()  # of the last call: thread, shapes and dtypes of x and t
+        self.update: tuple[Any, ...] = ()  # of the last call: the optimiser's numbers and state
+        self.count = -1  # steps before the next one, as the plan has them
 
     def is_for(
         self, loss: object, optimizer: object, l2: object, clip: object, recompute: object
@@ -57,32 +61,55 @@ class Step:
             and recompute is made_of[4]
         )
 
-    def __call__(self, net: "Sequential", x: object, t: object, sample_weight: object) -> float:
+    def __call__(self, net: "Sequential", x: Any, t: Any, sample_weight: object) -> float:
         """One step; returns the loss before it."""
         plan, optimizer = self.plan, self.optimizer
-        checked = net.check_input(x)
-        kernel, targets, weights = net.check_targets(self.loss, checked, t, sample_weight)
-        if kernel != self.kernel or plan.dropouts:
-            plan.set_loss(self.loss, kernel, self.l2)
-            self.kernel = kernel
-        update = optimizer.code, optimizer.numbers()
-        if update != self.update:
-            plan.set_update(optimizer, self.clip)
-            self.update, self.state = update, None
-        plan.set_count(optimizer)
-        state = optimizer.state
-        if [*map(id, state.values())] != self.state:
-            optimizer.check(net.parameters)
-            state = optimizer.state_for(net.parameters)
-            self.state = [*map(id, state.values())]
-            self.slots = slots(state, net.parameters)
-        kernels = net._kernels
-        value: float = kernels.network_step(  # it looks for NaN and infinity in x
-            *(checked, targets, weights, plan.table, plan.recipe, plan.numbers),
-            *(plan.work(kernels, len(checked), net.dtype), net.gradients, net.parameters),
-            *self.slots,
-        )
-        net.check_value(value, self.loss, checked, targets, weights)
+        if not (
+            sample_weight is None
+            and type(x) is type(t) is ndarray
+            and (get_ident(), x.shape, x.dtype, t.shape, t.dtype) == self.form
+            and x.flags.carray
+            and t.flags.carray
+        ):
+            x, t = self._look_at(net, x, t, sample_weight)
+        elif plan.dropouts:
+            plan.set_loss(self.loss, self.kernel, self.l2)
+        if _update(optimizer, optimizer.state) != self.update:
+            self._look_at_optimizer(net)
+        if optimizer.step != self.count:
+            plan.set_count(optimizer)
+        value: float = self.network_step(x, t, *self.fixed, *self.changed)
+        if not isfinite(value):
+            net.check_value(value, self.loss, x, t, self.fixed[0])
         plan.passed(1)
-        optimizer.step, optimizer.state = optimizer.step + 1, state
+        optimizer.step = self.count = optimizer.step + 1
+        optimizer.state = self.state
         return value
+
+    def _look_at(
+        self, net: "Sequential", x: object, t: object, sample_weight: object
+    ) -> tuple[Array, Array]:
+        """Check the arrays of a batch; returns x and t as the kernels take them."""
+        plan, kernels, batch = self.plan, net._kernels, net.check_input(x)
+        self.kernel, targets, weights = net.check_targets(self.loss, batch, t, sample_weight)
+        plan.set_loss(self.loss, self.kernel, self.l2)
+        self.network_step = kernels.network_step  # it looks for NaN and infinity in x
+        work = plan.work(kernels, len(batch), net.dtype)
+        self.fixed = weights, plan.table, plan.recipe, plan.numbers, work
+        as_they_are = batch is x and targets is t and sample_weight is None
+        form = get_ident(), batch.shape, batch.dtype, targets.shape, targets.dtype
+        self.form = form if as_they_are else ()
+        return batch, targets
+
+    def _look_at_optimizer(self, net: "Sequential") -> None:
+        """Check the optimiser's state, and write what a step does into the plan."""
+        self.optimizer.check(net.parameters)
+        self.plan.set_update(self.optimizer, self.clip)
+        self.state = self.optimizer.state_for(net.parameters)
+        self.update = _update(self.optimizer, self.state)
+        self.changed = net.gradients, net.parameters, *slots(self.state, net.parameters)
+
+
+def _update(optimizer: Optimizer, state: dict[str, Array]) -> tuple[Any, ...]:
+    """What a step depends on besides the batch."""
+    return optimizer.code, optimizer.numbers(), state and [*map(id, state.values())]
