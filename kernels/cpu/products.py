@@ -15,6 +15,8 @@ from .tiles import (
     tile_rows_far_apart,
 )
 
+ALL_ROWS = 2**30  # fetch_rows of a block that is a panel wide
+
 
 @inline
 def turns_of(k):
@@ -86,15 +88,16 @@ def pack_block(a, a_row, rows, columns, wide, block):
 
 @spliced
 def multiply_rows(
-    turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, columns, floor, fetch, fetch_row
-):
+    turns, a, a_row, a_jump, b, init, init_row, c, c_row, rows, columns, floor,
+    fetch, fetch_rows, fetch_row,
+):  # fmt: skip
     """tile_rows over any number of rows: a_row leads from a row of a to the next.
 
-    The last tiles fetch the STEPS * turns rows at `fetch`, which the caller will want next.
+    The last tiles fetch the block at `fetch`, which the caller will want next.
     """
-    i, tiles = 0, (rows + TALLEST - 1) // TALLEST
+    i, tiles, fetched = 0, (rows + TALLEST - 1) // TALLEST, 0
     while tiles > 0:
-        fetch_step = fetch_row if tiles <= STEPS else 0
+        ahead = tiles <= STEPS
         height = tile_height(rows - i, tiles)
         tile_rows(
             at(a, i * a_row),
@@ -109,10 +112,12 @@ def multiply_rows(
             columns,
             floor,
             fetch,
-            fetch_step,
+            fetched,
+            fetch_rows,
+            fetch_row if ahead else 0,
         )
         i, tiles = i + height, tiles - 1
-        fetch = at(fetch, turns * fetch_step)
+        fetched += turns if ahead else 0
 
 
 @spliced
@@ -131,7 +136,7 @@ def multiply_rows_and_pack(
     multiply_rows(
         turns, at(a, done * wide), wide, a_jump, panel,
         at(init, done * init_row), init_row, at(c, done * c_row), c_row,
-        rows - done, columns, floor, at(b, wide), b_row,
+        rows - done, columns, floor, at(b, wide), ALL_ROWS, b_row,
     )  # fmt: skip
 
 

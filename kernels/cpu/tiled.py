@@ -18,6 +18,7 @@ from .few import ZEROS, backward_few, forward_few, forward_few_work
 from .jit import inline, spliced
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
 from .products import (
+    ALL_ROWS,
     multiply_columns,
     multiply_columns_far_apart,
     multiply_rows,
@@ -393,9 +394,14 @@ def input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, begin, end):
                     panel = scratch
                     pack_right_transposed(at(w, j * m + p), m, steps, count, wide, scratch)
                 start, start_row = (c, k) if p > 0 else (zeros, 0)
-                following = at(panel, padded(m, WIDEST) * wide if packed else 0)
+                following = at(panel, padded(m, WIDEST) * wide)
+                fetch_rows, fetch_row = ALL_ROWS, wide
+                if not packed:  # the next rows of w, or its first ones further right
+                    next_row = j + wide if j + wide < end else begin
+                    following = at(w, next_row * m + p + (DEPTH if next_row == begin else 0))
+                    fetch_rows, fetch_row = wide, m
                 multiply_rows(
                     turns_of(steps), at(panels, p * depth + i * wide), wide, (depth - 1) * wide,
                     panel, start, start_row, c, k, min(most, rows - i), count,
-                    -type_inf(scratch), following, wide if packed else 0,
+                    -type_inf(scratch), following, fetch_rows, fetch_row,
                 )  # fmt: skip

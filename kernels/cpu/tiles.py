@@ -63,6 +63,19 @@ class Tile:
             for x, offset, mask in zip(sums[i], to_c[i], masks):
                 v.store_part(v.larger(low, x), c, offset, mask)
 
+    def _fetch(self, turn):
+        """Fetch a panel's width of the block that is wanted next: down its rows, then across."""
+        pointer, number, rows, stride = self.fetch
+        number = self.builder.add(number, turn)
+        row = self.builder.and_(number, self.builder.sub(rows, constant(1)))
+        across = self.builder.sub(number, row)  # rows times the panels before it
+        place = self.builder.mul(row, stride)
+        shift = self.builder.cttz(rows, ir.Constant(ir.IntType(1), 1))
+        across = self.builder.mul(self.builder.lshr(across, shift), constant(PANEL * self.v.lanes))
+        first = self.builder.add(place, across)
+        for element in lines(self.v, PANEL):
+            self.v.prefetch(pointer, self.builder.add(first, constant(element)), write=False)
+
     def _offsets(self, stride, rows):
         result = []
         for i in range(self.height):
@@ -80,11 +93,7 @@ class Tile:
             sums, (b, *a) = carried[: len(flat)], carried[len(flat) :]
             sums = [sums[i : i + self.vectors] for i in range(0, len(sums), self.vectors)]
             if self.fetch:
-                pointer, stride = self.fetch
-                first = self.builder.mul(turn, stride)
-                for element in lines(self.v, PANEL):
-                    place = self.builder.add(first, constant(element))
-                    self.v.prefetch(pointer, place, write=False)
+                self._fetch(turn)
             for step in range(self.steps):
                 row = right.row(b, turn, step, masks)
                 for i in range(self.height):
@@ -156,24 +165,28 @@ def _packed_tiles(
 
 @intrinsic
 def tile_rows(
-    typingctx, a, a_jump, b, turns, init, init_row, c, c_row, rows, columns, floor, fetch, fetch_row
-):
+    typingctx, a, a_jump, b, turns, init, init_row, c, c_row, rows, columns, floor,
+    fetch, fetched, fetch_rows, fetch_row,
+):  # fmt: skip
     """One tile of c = max(init + a @ b, floor), rows of a in panels.
 
-    Fetches a row at `fetch` each turn, `fetch_row` apart: what the next panel is made of.
+    Fetches a panel's width each turn of what the next panel is made of: of the block at `fetch` of
+    fetch_rows rows, a power of two, fetch_row apart, from number `fetched` on.
     """
     size = types.intp
 
     def codegen(context, builder, signature, args):
         v = vectors_of(context, builder, signature, 0)
-        a, a_jump, b, *rest, fetch, fetch_row = args
+        a, a_jump, b, *rest, fetch, fetched, fetch_rows, fetch_row = args
         _packed_tiles(
             v, HIGH, lambda height: RowsInPanels(v, a, a_jump), partial(Panel, v, b), *rest,
-            (fetch, fetch_row),
+            (fetch, fetched, fetch_rows, fetch_row),
         )  # fmt: skip
         return context.get_dummy_value()
 
-    return types.void(a, size, a, size, a, size, a, size, size, size, a.dtype, a, size), codegen
+    return types.void(
+        a, size, a, size, a, size, a, size, size, size, a.dtype, a, size, size, size
+    ), codegen
 
 
 @intrinsic
