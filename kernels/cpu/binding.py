@@ -62,12 +62,14 @@ def addressed(function, arguments, group=""):
     @intrinsic
     def address_of(typingctx, like):
         def codegen(context, builder, signature, args):
-            word = cgutils.add_global_variable(builder.module, WORD, f"{name}.{like.dtype}")
+            module, symbol = builder.module, f"{name}.{like.dtype}"
+            word = module.globals.get(symbol)  # there, if this kernel calls it a second time
+            word = word or cgutils.add_global_variable(module, WORD, symbol)
             unbound = builder.icmp_signed("==", builder.load(word), ir.Constant(WORD, 0))
             with builder.if_then(unbound, likely=False):
                 nothing = ir.FunctionType(ir.VoidType(), [])
                 late = f"fastbp_bind{group}_{like.dtype}"
-                builder.call(cgutils.get_or_insert_function(builder.module, nothing, late), [])
+                builder.call(cgutils.get_or_insert_function(module, nothing, late), [])
             return builder.load(word)
 
         return types.intp(like), codegen

@@ -180,6 +180,12 @@ def take(p, from_end):
 
 
 @inline
+def thread_count():
+    """Threads of the pool and the caller."""
+    return get(pool(), WORKERS) + 1
+
+
+@inline
 def useful_tasks(work, grain):
     """How many tasks to cut `work` into: two a thread even out, fewer than a grain cost more."""
     workers = get(pool(), WORKERS)

@@ -32,7 +32,7 @@ from .products import (
     turns_of,
 )
 from .simd import BLOCK, MOST_FEW, STEPS, TALLEST, WIDEST, add_column_sums, copy_part, width
-from .threads import part, parts, run, task, useful_tasks
+from .threads import part, parts, run, task, thread_count, useful_tasks
 
 # Sizes of what is packed, in elements; docs/cpu.md holds the measurements.
 DEPTH = 512  # of the summed dimension: a panel is then 64 KB
@@ -40,6 +40,9 @@ ROWS = 14 * TALLEST  # of x: with DEPTH 401 KB, less than half of an L2 cache
 COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has run
 BATCH = 512  # rows of the batch whose dz is packed at once
 CHUNK = 4096  # elements of dz that are computed at once, in L1
+# Each thread packs dz for itself: up to so many elements and threads, from so many rows of w on.
+OWN, MOST_OWNERS, LEAST_OWNED = ROWS * DEPTH, 4, 2 * WIDEST
+OWN_COLUMNS = 4 * WIDEST  # of dz that it packs at a time
 # Fewer rows, and at least so many of w and elements of it, make two sums; see halves_of.
 HALVED_ROWS, HALVED_DEPTH, HALVED_SIZE = 4 * TALLEST, 256, 2**16
 GRAIN = 120_000  # multiplications that make a task worth a thread; 63 cubed makes two
@@ -85,7 +88,7 @@ def forward_work(n, k, m):
 
 # The words of a forward job
 X, W, B, Z, Y, N, K, M, ACTIVATION, ROW_PARTS, COLUMN_PARTS = range(11)
-HALVES, SECOND = 25, 26  # behind those of a backward job
+HALVES, SECOND = 26, 27  # behind those of a backward job
 
 
 @spliced
@@ -218,6 +221,17 @@ def type_inf(pointer):
 # The words of a backward job; those of the forward job that it shares keep their places.
 DY, SAVED, PANELS, WT, DW, DB, DX, ADD = range(11, 19)
 FIRST, ROWS_HERE, CHUNKS, WT_PARTS, DW_PARTS, DX_PARTS = range(19, 25)
+SHARES = 25
+
+
+@inline
+def shares_of(k, size, wanted):
+    """How many threads share a backward pass with little dz, each of which packs all of it:
+    to fetch what another one has packed takes longer. 0: all pack it together, then come tasks.
+    """
+    owners = min(wanted, thread_count())
+    few = owners == 1 or (owners <= MOST_OWNERS and k >= LEAST_OWNED)
+    return owners if few and size <= OWN else 0
 
 
 @inline
@@ -247,7 +261,9 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
         return
     panels = padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
     scratch = address(work, 0)
-    transposed = n > most_rows(scratch) and dx.size > 0
+    wanted = useful_tasks(n * k * m, GRAIN)
+    shares = shares_of(k, panels, wanted)
+    transposed = n > most_rows(scratch) and dx.size > 0 and shares == 0
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
@@ -258,9 +274,15 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     put(job, DW, number_of(address(dw, 0)))
     put(job, DB, number_of(address(db, 0)) if db.size > 0 else 0)
     put(job, DX, number_of(address(dx, 0)) if dx.size > 0 else 0)
+    put(job, N, n)
     put(job, K, k)
     put(job, M, m)
     put(job, ACTIVATION, activation)
+    put(job, ADD, 1 if add else 0)
+    put(job, SHARES, shares)
+    if shares > 0:
+        run(multiply_gradient(scratch), job, shares, scratch, shares > 1)
+        return
     for first in range(0, n, BATCH):
         rows = min(BATCH, n - first)
         wanted = useful_tasks(rows * k * m, GRAIN)
@@ -269,7 +291,6 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
         dw_parts = parts(k, max(k, 1), wanted, BLOCK // 2)
         dx_parts = parts(k, max(k, 1), wanted, 2 * WIDEST) if dx.size > 0 else 0
         put(job, FIRST, first)
-        put(job, ADD, 1 if add or first > 0 else 0)
         put(job, ROWS_HERE, rows)
         put(job, CHUNKS, chunks)
         put(job, WT_PARTS, wt_parts)
@@ -283,7 +304,9 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
 def pack_operands(job, number, scratch):
     """Some columns of dz for one panel of the batch, or, once, some panels of w.T."""
     if number < get(job, CHUNKS):
-        pack_gradient(job, number, scratch)
+        panels = pointer_to(get(job, PANELS), scratch)
+        first, rows, chunks = get(job, FIRST), get(job, ROWS_HERE), get(job, CHUNKS)
+        pack_gradient(job, first, rows, number, chunks, panels, True, scratch)
         return
     k, m, wide = get(job, K), get(job, M), width(scratch)
     w, panels = pointer_to(get(job, W), scratch), pointer_to(get(job, WT), scratch)
@@ -294,15 +317,15 @@ def pack_operands(job, number, scratch):
 
 
 @spliced
-def pack_gradient(job, number, scratch):
-    """Panels of dz = dy * f'(z) for some columns of one panel of the batch, and their sum in db."""
-    m, first, rows = get(job, M), get(job, FIRST), get(job, ROWS_HERE)
+def pack_gradient(job, first, rows, number, chunks, panels, with_db, scratch):
+    """Panels of dz = dy * f'(z) for some columns of some rows, and `with_db` their sum in db."""
+    m = get(job, M)
     wide, depth = width(scratch), turns_of(rows) * STEPS
-    column, column_end = part(m, get(job, CHUNKS), number, wide)
+    column, column_end = part(m, chunks, number, wide)
     columns = column_end - column
     if columns <= 0:
         return
-    panels = at(pointer_to(get(job, PANELS), scratch), column * depth)
+    panels = at(panels, column * depth)
     saved = at(pointer_to(get(job, SAVED), scratch), first * m + column)
     dy = at(pointer_to(get(job, DY), scratch), first * m + column)
     # Rows that lie one behind the other in memory are computed together.
@@ -325,30 +348,47 @@ def pack_gradient(job, number, scratch):
         panel = at(panels, j * depth)
         for i in range(rows, depth):
             copy_part(at(panel, i * wide), dy, 0)
-        if get(job, DB) != 0:
+        if with_db and get(job, DB) != 0:
             sums = at(pointer_to(get(job, DB), scratch), column + j)
             add_column_sums(sums, panel, turns_of(rows), min(wide, columns - j))
 
 
 @task
 def multiply_gradient(job, number, scratch):
-    """Some rows of dw, or some columns of dx, for one panel of the batch."""
-    k, m, first, rows = get(job, K), get(job, M), get(job, FIRST), get(job, ROWS_HERE)
-    panels = pointer_to(get(job, PANELS), scratch)
-    # dx lies in the middle, so that threads that come from both ends have a half of dw each.
-    half, dx_parts = (get(job, DW_PARTS) + 1) // 2, get(job, DX_PARTS)
-    if number < half or number >= half + dx_parts:
-        number -= dx_parts if number >= half else 0
-        i, end = part(k, get(job, DW_PARTS), number, WIDEST // 2)
-        x = at(pointer_to(get(job, X), scratch), first * k)
-        add, dw = get(job, ADD) != 0, pointer_to(get(job, DW), scratch)
-        weight_gradient(x, panels, add, rows, k, m, scratch, dw, i, end)
+    """Some rows of dw, or some columns of dx, for one panel of the batch; a share has both, for all
+    panels, whose dz it packs first.
+    """
+    k, m, shares = get(job, K), get(job, M), get(job, SHARES)
+    w, wt = pointer_to(get(job, W), scratch), pointer_to(get(job, WT), scratch)
+    dw, packed = pointer_to(get(job, DW), scratch), get(job, WT) != 0
+    panels, begin, i, i_end, j, j_end = pointer_to(get(job, PANELS), scratch), 0, 0, 0, 0, 0
+    if shares > 0:
+        panels, end = at(scratch, SCRATCH), get(job, N)
+        i, i_end = part(k, shares, number, WIDEST // 2)
+        if get(job, DX) != 0:
+            j, j_end = part(k, shares, number, width(scratch))
     else:
-        j, end = part(k, dx_parts, number - half, width(scratch))
-        w, wt = pointer_to(get(job, W), scratch), pointer_to(get(job, WT), scratch)
-        dx = at(pointer_to(get(job, DX), scratch), first * k)
-        packed = get(job, WT) != 0
-        input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, j, end)
+        begin, end = get(job, FIRST), get(job, FIRST) + get(job, ROWS_HERE)
+        # dx lies in the middle, so that threads that come from both ends have a half of dw each.
+        dw_parts, dx_parts = get(job, DW_PARTS), get(job, DX_PARTS)
+        half = (dw_parts + 1) // 2
+        if half <= number < half + dx_parts:
+            j, j_end = part(k, dx_parts, number - half, width(scratch))
+        else:
+            number -= dx_parts if number >= half else 0
+            i, i_end = part(k, dw_parts, number, WIDEST // 2)
+    for first in range(begin, end, BATCH):
+        rows, add = min(BATCH, end - first), get(job, ADD) != 0 or first > 0
+        if shares > 0:
+            chunks = parts(m, OWN_COLUMNS, 1, OWN_COLUMNS)
+            for chunk in range(chunks):
+                pack_gradient(job, first, rows, chunk, chunks, panels, number == 0, scratch)
+        if i < i_end:
+            x = at(pointer_to(get(job, X), scratch), first * k)
+            weight_gradient(x, panels, add, rows, k, m, scratch, dw, i, i_end)
+        if j < j_end:
+            dx = at(pointer_to(get(job, DX), scratch), first * k)
+            input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, j, j_end)
 
 
 @spliced
@@ -383,7 +423,7 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
 def input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, begin, end):
     """dx = dz @ w.T for the columns begin..end-1 of dx; wt holds panels of w.T if `packed`."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
-    most = most_rows(scratch)
+    most = most_rows(scratch) * DEPTH // min(m, DEPTH) // 2 * 2
     for i in range(0, rows, most):
         for p in range(0, m, DEPTH):
             steps = min(DEPTH, m - p)

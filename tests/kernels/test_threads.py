@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fastbp.kernels import codes, cpu
-from fastbp.kernels.cpu import engines, threads
+from fastbp.kernels.cpu import engines, threads, tiled
 
 # (n, k, m), all cut into tasks
 SHAPES = [(300, 400, 500), (1000, 130, 67), (64, 1100, 310), (20, 784, 128)]
@@ -65,6 +65,10 @@ def test_results_are_the_same_bits_for_every_number_of_threads(pool, layers):
         for layer, expected in zip(layers, alone, strict=True):
             for got, want in zip(forward_and_backward(*layer), expected, strict=True):
                 np.testing.assert_array_equal(got, want)
+
+
+def test_what_a_thread_packs_for_itself_fits_its_arena():
+    assert 8 * (tiled.SCRATCH + tiled.OWN) <= threads.ARENA_BYTES
 
 
 def test_start_and_stop_make_and_end_workers(pool):
