@@ -240,7 +240,7 @@ def backward_work(n, k, m):
     if n <= MOST_FEW:
         return ZEROS + n * m
     gradients = padded(min(n, BATCH), STEPS) * padded(m, WIDEST)
-    weights = padded(m, WIDEST) * padded(k, WIDEST) if n > ROWS // 2 else 0
+    weights = padded(m, WIDEST) * padded(k, WIDEST) if n > ROWS else 0
     return SCRATCH + gradients + weights
 
 
@@ -263,7 +263,7 @@ def backward(add, dy, x, w, saved, activation, work, dw, db, dx):
     scratch = address(work, 0)
     wanted = useful_tasks(n * k * m, GRAIN)
     shares = shares_of(k, panels, wanted)
-    transposed = n > most_rows(scratch) and dx.size > 0 and shares == 0
+    transposed = n > ROWS and dx.size > 0 and shares == 0
     job = new_job()
     put(job, X, number_of(address(x, 0)))
     put(job, W, number_of(address(w, 0)))
@@ -423,7 +423,7 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
 def input_gradient(packed, w, wt, panels, rows, k, m, scratch, dx, begin, end):
     """dx = dz @ w.T for the columns begin..end-1 of dx; wt holds panels of w.T if `packed`."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
-    most = most_rows(scratch) * DEPTH // min(m, DEPTH) // 2 * 2
+    most = most_rows(scratch) if packed else rows  # few rows, or few columns
     for i in range(0, rows, most):
         for p in range(0, m, DEPTH):
             steps = min(DEPTH, m - p)
