@@ -41,8 +41,9 @@ COLUMNS = 512  # of y that ROWS rows stay in L2 for, until their activation has 
 BATCH = 512  # rows of the batch whose dz is packed at once
 CHUNK = 4096  # elements of dz that are computed at once, in L1
 # Each thread packs dz for itself: up to so many elements and threads, from so many rows of w on.
-OWN, MOST_OWNERS, LEAST_OWNED = ROWS * DEPTH, 4, 2 * WIDEST
+OWN, MOST_OWNERS, LEAST_OWNED = ROWS * DEPTH, 4, WIDEST
 OWN_COLUMNS = 4 * WIDEST  # of dz that it packs at a time
+UNEVEN = 200  # rows of w: up to them halves may differ much
 # Fewer rows, and at least so many of w and elements of it, make two sums; see halves_of.
 HALVED_ROWS, HALVED_DEPTH, HALVED_SIZE = 4 * TALLEST, 256, 2**16
 GRAIN = 120_000  # multiplications that make a task worth a thread; 63 cubed makes two
@@ -364,9 +365,11 @@ def multiply_gradient(job, number, scratch):
     panels, begin, i, i_end, j, j_end = pointer_to(get(job, PANELS), scratch), 0, 0, 0, 0, 0
     if shares > 0:
         panels, end = at(scratch, SCRATCH), get(job, N)
+        # Where halves of k are not equal, dx evens out dw; else w is read where it is updated.
+        for_dx = shares - 1 - number if k <= UNEVEN else number
         i, i_end = part(k, shares, number, WIDEST // 2)
         if get(job, DX) != 0:
-            j, j_end = part(k, shares, number, width(scratch))
+            j, j_end = part(k, shares, for_dx, WIDEST // 2)
     else:
         begin, end = get(job, FIRST), get(job, FIRST) + get(job, ROWS_HERE)
         # dx lies in the middle, so that threads that come from both ends have a half of dw each.
