@@ -14,6 +14,7 @@ from .kernels.cpu.binding import bind_all
 from .kernels.cpu.pointers import doubles_at
 from .optimizers import Optimizer
 from .regularization import Clip
+from .scratch import aligned, copied, zeros
 
 if TYPE_CHECKING:
     from .network import Sequential
@@ -111,14 +112,14 @@ def workspace(
     plan.set_loss(loss, loss.name, check_number("l2", l2, 0))
     plan.set_update(optimizer, regularization.resolve(clip))
     plan.recipe[codes.STEP] = 0
-    state = {slot: np.zeros_like(net.parameters) for slot in optimizer.slots()}
+    state = {slot: zeros(net.parameters.size, net.dtype) for slot in optimizer.slots()}
     first, second = optimizers.slots(state, net.parameters)
     return Workspace(
-        net.parameters.copy() if copy else net.parameters,
-        net.gradients.copy() if copy else net.gradients,
+        copied(net.parameters) if copy else net.parameters,
+        copied(net.gradients) if copy else net.gradients,
         first,
         second,
-        np.empty(cpu.network_work(n, plan.table), net.dtype),
+        aligned(cpu.network_work(n, plan.table), net.dtype),
         plan.table,
         plan.recipe,
         plan.numbers,

@@ -28,6 +28,7 @@ from .losses import Given, Loss
 from .optimizers import Optimizer
 from .plan import Plan
 from .regularization import Clip
+from .scratch import aligned, zeros
 from .step import Step
 
 PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
@@ -92,8 +93,7 @@ class Sequential:
         dense = [layer for layer in layers if isinstance(layer, Dense)]
         self._last_dense = dense[-1]
         size = sum(layer.w.size + layer.b.size for layer in dense)
-        self.parameters = np.empty(size, self.dtype)
-        self.gradients = np.zeros(size, self.dtype)
+        self.parameters, self.gradients = aligned(size, self.dtype), zeros(size, self.dtype)
         self.weight_count = self.plans[0].weights
         at_w, at_b = 0, self.weight_count
         for layer in dense:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .checks import Array, check_choice, check_number
 from .kernels import codes
+from .scratch import zeros
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Optimizer:
         """The state, or the zeros that it begins with."""
         if self.state or not (slots := self.slots()):
             return self.state
-        return {slot: np.zeros_like(parameters) for slot in slots}
+        return {slot: zeros(parameters.size, parameters.dtype) for slot in slots}
 
 
 def slots(state: dict[str, Array], parameters: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ import fastbp
 from fastbp import functional as F
 from fastbp import losses, network
 from fastbp.kernels import codes
+from fastbp.scratch import scratch
 
 LOSSES = (
     "squared_error",
@@ -811,3 +812,14 @@ def test_an_unknown_device_leaves_the_network_where_it_is():
     with pytest.raises(ValueError, match="device: expected one of cpu, reference, cuda; got 'tpu'"):
         net.to("tpu")
     assert net.device == "cpu"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_arenas_begin_with_a_cache_line(dtype):
+    nets = [fastbp.Sequential(fastbp.Dense(i, 3, dtype=dtype)) for i in range(1, 9)]
+    for net in nets:
+        state = fastbp.Adam().state_for(net.parameters)
+        space = net.workspace(4, optimizer="adam", copy=True)
+        arenas = [net.parameters, net.gradients, *state.values(), scratch(99, net.dtype)]
+        arenas += [space.parameters, space.gradients, space.first, space.second, space.work]
+        assert [array.ctypes.data % 64 for array in arenas] == [0] * len(arenas)

@@ -314,14 +314,14 @@ def start(threads):
     workers = min(threads - 1, MOST_WORKERS)
     if workers <= 0:
         return
-    _arenas = np.empty((workers, ARENA_BYTES), np.uint8)
+    _arenas = np.empty((workers, ARENA_BYTES + 64), np.uint8)
     _pool[TICKET] = _pool[DONE] = _pool[BUSY] = _pool[SLEEPERS] = _pool[STOP] = 0
     if HAS_SEMAPHORE:
         _semaphore("sem_init", 0, 0)
     if hasattr(os, "sched_getaffinity"):
         _pool[ALLOWED : ALLOWED + MASK_WORDS] = _mask(os.sched_getaffinity(0))
     for slot in range(workers):
-        _pool[ARENAS + slot] = _arenas[slot].ctypes.data
+        _pool[ARENAS + slot] = (_arenas[slot].ctypes.data + 63) // 64 * 64  # with a cache line
         name = f"fastbp-{slot + 1}"
         _workers.append(threading.Thread(target=work, args=(slot,), name=name, daemon=True))
         _workers[slot].start()
