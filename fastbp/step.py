@@ -43,7 +43,9 @@ class Step:
         self.loss, self.optimizer = net.check_loss(loss, l2), optimizer
         self.l2, self.clip = l2, regularization.resolve(clip)
         self.plan = net.new_plan(check_flag("recompute", recompute))
-        self.form: tuple[Any, ...] = ()  # of the last call: thread, shapes and dtypes of x and t
+        # Of the last call: thread, shapes and dtypes of x and t; the loss's kernel; what a step
+        # takes besides. One tuple: another thread, whose scratch differs, may replace it.
+        self.last: tuple[Any, ...] = (), "", None, ()
         self.update: tuple[Any, ...] = ()  # of the last call: the optimiser's numbers and state
         self.count = -1  # steps before the next one, as the plan has them
 
@@ -64,23 +66,24 @@ class Step:
     def __call__(self, net: "Sequential", x: Any, t: Any, sample_weight: object) -> float:
         """One step; returns the loss before it."""
         plan, optimizer = self.plan, self.optimizer
+        form, kernel, network_step, fixed = self.last
         if not (
             sample_weight is None
             and type(x) is type(t) is ndarray
-            and (get_ident(), x.shape, x.dtype, t.shape, t.dtype) == self.form
+            and (get_ident(), x.shape, x.dtype, t.shape, t.dtype) == form
             and x.flags.carray
             and t.flags.carray
         ):
-            x, t = self._look_at(net, x, t, sample_weight)
+            x, t, network_step, fixed = self._look_at(net, x, t, sample_weight)
         elif plan.dropouts:
-            plan.set_loss(self.loss, self.kernel, self.l2)
+            plan.set_loss(self.loss, kernel, self.l2)
         if _update(optimizer, optimizer.state) != self.update:
             self._look_at_optimizer(net)
         if optimizer.step != self.count:
             plan.set_count(optimizer)
-        value: float = self.network_step(x, t, *self.fixed, *self.changed)
+        value: float = network_step(x, t, *fixed, *self.changed)  # it looks for NaN in x, too
         if not isfinite(value):
-            net.check_value(value, self.loss, x, t, self.fixed[0])
+            net.check_value(value, self.loss, x, t, fixed[0])
         plan.passed(1)
         optimizer.step = self.count = optimizer.step + 1
         optimizer.state = self.state
@@ -88,18 +91,17 @@ class Step:
 
     def _look_at(
         self, net: "Sequential", x: object, t: object, sample_weight: object
-    ) -> tuple[Array, Array]:
-        """Check the arrays of a batch; returns x and t as the kernels take them."""
+    ) -> tuple[Array, Array, Any, tuple[Array, ...]]:
+        """Check a batch; returns x and t as the kernels take them, the kernel, what it takes else."""
         plan, kernels, batch = self.plan, net._kernels, net.check_input(x)
-        self.kernel, targets, weights = net.check_targets(self.loss, batch, t, sample_weight)
-        plan.set_loss(self.loss, self.kernel, self.l2)
-        self.network_step = kernels.network_step  # it looks for NaN and infinity in x
+        kernel, targets, weights = net.check_targets(self.loss, batch, t, sample_weight)
+        plan.set_loss(self.loss, kernel, self.l2)
         work = plan.work(kernels, len(batch), net.dtype)
-        self.fixed = weights, plan.table, plan.recipe, plan.numbers, work
+        fixed = weights, plan.table, plan.recipe, plan.numbers, work
         as_they_are = batch is x and targets is t and sample_weight is None
         form = get_ident(), batch.shape, batch.dtype, targets.shape, targets.dtype
-        self.form = form if as_they_are else ()
-        return batch, targets
+        self.last = form if as_they_are else (), kernel, kernels.network_step, fixed
+        return batch, targets, kernels.network_step, fixed
 
     def _look_at_optimizer(self, net: "Sequential") -> None:
         """Check the optimiser's state, and write what a step does into the plan."""

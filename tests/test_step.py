@@ -1,12 +1,15 @@
 """What `train_step` keeps from one call to the next, and what it looks at again."""
 
 import gc
+import threading
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fastbp
+from fastbp.kernels import cpu
 
 
 def batch():
@@ -165,3 +168,35 @@ def test_a_network_is_freed_at_once():
         assert there() is None
     finally:
         gc.enable()
+
+
+def test_a_thread_keeps_to_its_scratch_when_another_one_comes_between():
+    net, taken = network(), []
+
+    def kernel(x, t, weights, table, recipe, numbers, work, *rest):
+        taken.append((len(x), work))
+        return 0.0
+
+    net._kernels = SimpleNamespace(network_step=kernel, network_work=cpu.network_work)
+
+    def step(rows):
+        net.train_step(np.ones((rows, 3)), np.ones((rows, 2)), "squared_error", optimizer)
+
+    class Optimizer(fastbp.SGD):
+        between = None
+
+        def numbers(self):  # asked for after the batch was looked at
+            if self.between:
+                other, self.between = self.between, None
+                other.start()
+                other.join()
+            return super().numbers()
+
+    optimizer = Optimizer()
+    step(3)
+    optimizer.between = threading.Thread(target=step, args=(700,))
+    step(3)
+    (first, work), (second, others), (third, again) = taken
+    assert (first, second, third) == (3, 700, 3)
+    assert again is work
+    assert others is not work
