@@ -92,7 +92,7 @@ class Step:
     def _look_at(
         self, net: "Sequential", x: object, t: object, sample_weight: object
     ) -> tuple[Array, Array, Any, tuple[Array, ...]]:
-        """Check a batch; returns x and t as kernels take them, the kernel, and what it takes else."""
+        """Check a batch; returns x, t, the kernel that takes them, and what else it takes."""
         plan, kernels, batch = self.plan, net._kernels, net.check_input(x)
         kernel, targets, weights = net.check_targets(self.loss, batch, t, sample_weight)
         plan.set_loss(self.loss, kernel, self.l2)
