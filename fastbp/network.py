@@ -237,10 +237,9 @@ class Sequential:
         >>> net.layers[0].w
         array([[1.2]])
         """
-        asked = loss, optimizer, l2, clip, recompute
         step = self._step
-        if step is None or not step.is_for(*asked):
-            step = self._step = Step(self, *asked)
+        if step is None or not step.is_for(loss, optimizer, l2, clip, recompute):
+            step = self._step = Step(self, loss, optimizer, l2, clip, recompute)
         return step(self, x, t, sample_weight)
 
     fit = training.fit

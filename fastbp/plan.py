@@ -72,6 +72,10 @@ class Plan:
         self.numbers[codes.L2] = l2
         if isinstance(loss, Huber):
             self.numbers[codes.DELTA] = loss.delta
+        self.set_masks()
+
+    def set_masks(self) -> None:
+        """A new mask for each dropout layer."""
         for i, layer in self.dropouts:
             self.table[i, codes.SEED] = layer.mask_seed(layer.passes + 1)
             self.numbers[codes.RATES + i] = layer.rate

@@ -3,13 +3,13 @@
 import gc
 import threading
 import weakref
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import fastbp
 from fastbp.kernels import cpu
+from fastbp.kernels.cpu import prepared
 
 
 def batch():
@@ -158,6 +158,29 @@ def test_a_refused_call_is_not_kept():
             net.train_step(x, t, "squared_error", foreign)
 
 
+def test_settings_of_a_refused_call_do_not_stay():
+    (x, t), calls = batch(), []
+    for refused in (True, False):
+        net, optimizer = network(), fastbp.SGD(0.1)
+        net.train_step(x, t, "squared_error", optimizer)
+        if refused:
+            optimizer.learning_rate = 0.5
+            with pytest.raises(ValueError, match="x: expected finite numbers"):
+                net.train_step(x * np.inf, t, "squared_error", optimizer)
+            optimizer.learning_rate = 0.1
+        net.train_step(x, t, "squared_error", optimizer)
+        calls.append(net.parameters.tolist())
+    assert calls[0] == calls[1]
+
+
+def test_a_batch_is_freed_after_its_step():
+    x, t = batch()
+    net, there = network(), weakref.ref(x)
+    net.train_step(x, t, "squared_error", fastbp.SGD())
+    del x
+    assert there() is None
+
+
 def test_a_network_is_freed_at_once():
     (x, t), net = batch(), network()
     net.train_step(x, t, "squared_error", fastbp.SGD())
@@ -170,14 +193,15 @@ def test_a_network_is_freed_at_once():
         gc.enable()
 
 
-def test_a_thread_keeps_to_its_scratch_when_another_one_comes_between():
+def test_a_thread_keeps_to_its_scratch_when_another_one_comes_between(monkeypatch):
     net, taken = network(), []
 
-    def kernel(x, t, weights, table, recipe, numbers, work, *rest):
-        taken.append((len(x), work))
+    def prepared_step(x, t, words):
+        taken.append((len(x), words[prepared.AT_WORK], words[prepared.WORK]))
         return 0.0
 
-    net._kernels = SimpleNamespace(network_step=kernel, network_work=cpu.network_work)
+    monkeypatch.setattr(prepared, "prepared_step", prepared_step)
+    monkeypatch.setattr(prepared, "first_step", prepared_step)
 
     def step(rows):
         net.train_step(np.ones((rows, 3)), np.ones((rows, 2)), "squared_error", optimizer)
@@ -185,7 +209,7 @@ def test_a_thread_keeps_to_its_scratch_when_another_one_comes_between():
     class Optimizer(fastbp.SGD):
         between = None
 
-        def numbers(self):  # asked for after the batch was looked at
+        def numbers(self):  # asked for after the operands were taken up
             if self.between:
                 other, self.between = self.between, None
                 other.start()
@@ -196,7 +220,86 @@ def test_a_thread_keeps_to_its_scratch_when_another_one_comes_between():
     step(3)
     optimizer.between = threading.Thread(target=step, args=(700,))
     step(3)
-    (first, work), (second, others), (third, again) = taken
+    (first, *work), (second, *others), (third, *again) = taken
     assert (first, second, third) == (3, 700, 3)
-    assert again is work
-    assert others is not work
+    assert again == work
+    assert others[0] != work[0]
+    assert others[1] >= cpu.network_work(700, net.new_plan().table)
+
+
+def steps(net, batches, forget=False, optimizer=None, **options):
+    """The losses of steps on batches, each looked at in full with `forget`."""
+    values, optimizer = [], optimizer or fastbp.SGD(0.1)
+    for x, t in batches:
+        if forget:
+            net._step = None
+        values.append(net.train_step(x, t, options.get("loss", "squared_error"), optimizer))
+    return values
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [(6, 6, 1, 6), (6, 700, 6, 64)], ids=str)
+def test_batches_of_other_sizes(dtype, rows):
+    rng, nets = np.random.default_rng(0), []
+    batches = [(rng.normal(size=(n, 3)), rng.normal(size=(n, 2))) for n in rows]
+    batches = [(x.astype(dtype), t.astype(dtype)) for x, t in batches]
+    for _ in range(2):
+        layers = fastbp.Dense(3, 4, dtype=dtype, rng=1), fastbp.Dense(4, 2, dtype=dtype, rng=2)
+        nets.append(fastbp.Sequential(*layers))
+    assert steps(nets[0], batches) == steps(nets[1], batches, forget=True)
+    np.testing.assert_array_equal(nets[0].parameters, nets[1].parameters)
+
+
+def test_dropout_masks_go_on():
+    (x, t), nets = batch(), []
+    for _ in range(2):
+        layers = fastbp.Dense(3, 4, rng=1), fastbp.Dropout(0.5, rng=0), fastbp.Dense(4, 2, rng=2)
+        nets.append(fastbp.Sequential(*layers))
+    batches = [(x.astype("f4"), t.astype("f4"))] * 5
+    kept, looked_at = steps(nets[0], batches), steps(nets[1], batches, forget=True)
+    assert kept == looked_at
+    assert nets[0].layers[1].passes == nets[1].layers[1].passes == 5
+    assert len(set(kept)) == 5
+
+
+WRONG = {
+    "of another dtype": lambda x, t: (x.astype("f4"), t),
+    "both of another dtype": lambda x, t: (x.astype("f4"), t.astype("f4")),
+    "targets of another dtype": lambda x, t: (x, t.astype("f4")),
+    "with too few columns": lambda x, t: (x[:, :2].copy(), t),
+    "targets with too few columns": lambda x, t: (x, t[:, :1].copy()),
+    "with fewer targets": lambda x, t: (x, t[:3].copy()),
+    "with fewer rows": lambda x, t: (x[:3].copy(), t),
+    "with every other column": lambda x, t: (np.repeat(x, 2, 1)[:, ::2], t),
+    "as columns": lambda x, t: (np.asfortranarray(x), t),
+    "a list": lambda x, t: (x.tolist(), t),
+    "nothing": lambda x, t: (None, t),
+    "labels": lambda x, t: (x, np.zeros(len(x), np.int64)),
+    "masked": lambda x, t: (np.ma.masked_array(x), t),
+    "a vector": lambda x, t: (x[:, 0].copy(), t),
+    "without rows": lambda x, t: (x[:0], t[:0]),
+    "NaN": lambda x, t: (np.where(x > 0, np.nan, x), t),
+    "NaN in targets": lambda x, t: (x, np.where(t > 0, np.nan, t)),
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_what_is_no_batch_is_refused_as_in_a_first_call(change):
+    (x, t), outcomes = batch(), []
+    # Steps of all kinds are compiled: what comes must not pass for what another network takes.
+    labels = np.zeros(6, np.int64)
+    network().train_step(x, labels, "softmax_cross_entropy", fastbp.SGD())
+    narrow = fastbp.Sequential(fastbp.Dense(3, 2))
+    narrow.train_step(x.astype("f4"), t.astype("f4"), "squared_error", fastbp.SGD())
+    for forget in (True, False):
+        net, optimizer = network(), fastbp.SGD(0.1)
+        before = net.train_step(x, t, "squared_error", optimizer)
+        assert np.isfinite(before)
+        net.parameters[:] = 0.5  # finite numbers in float32, too
+        try:
+            outcome = steps(net, [change(x, t)], forget, optimizer)
+        except (TypeError, ValueError) as fault:
+            outcome = type(fault), str(fault)
+        outcomes.append((outcome, net.parameters.tolist(), optimizer.step))
+    assert outcomes[0] == outcomes[1]

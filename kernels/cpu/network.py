@@ -85,7 +85,6 @@ def group_count(n, table):
     return most if small and n * size >= LEAST_WORK else 1
 
 
-@kernel
 def network_work(n, table):
     """Elements of `work` that the kernels of this module need for n rows."""
     room = panel_room(min(n, PANEL), table)
@@ -94,6 +93,10 @@ def network_work(n, table):
         return room
     # For groups: labels as words, the gradients of all groups but the first, a panel.
     return max(room, 2 * n + (groups - 1) * parameter_count(table) + panel_room(GROUP_PANEL, table))
+
+
+network_room = inline(network_work)
+network_work = kernel(network_work)
 
 
 @launcher
