@@ -5,7 +5,7 @@ is one pass over memory and the L2 penalty one pass over its first part.
 """
 
 import math
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from . import (
     expressions,
     losses,
     memory,
+    prediction,
     storage,
     training,
 )
@@ -30,8 +31,6 @@ from .plan import Plan
 from .regularization import Clip
 from .scratch import aligned, zeros
 from .step import Step
-
-PREDICT_ROWS = 4096  # a prediction takes the batch in such pieces: its buffers stay small
 
 
 class Sequential:
@@ -138,6 +137,7 @@ class Sequential:
         self._kernels = kernels_for(device, precision)
         self.device, self.precision = device, precision
         self._step: Step | None = None
+        self._operands = prediction.Operands()
         return self
 
     def _check_device(self, device: str) -> None:
@@ -322,40 +322,7 @@ class Sequential:
 
     # Prediction
 
-    def _predicted(self, x: Array) -> Iterator[tuple[slice, Array]]:
-        """Outputs piece by piece, each valid until the next."""
-        y = np.empty((min(len(x), PREDICT_ROWS), self.out_features), self.dtype)
-        for start in range(0, len(x), PREDICT_ROWS):
-            rows = slice(start, min(start + PREDICT_ROWS, len(x)))
-            part = y[: rows.stop - start]
-            self._forward(x[rows], part)
-            yield rows, part
-
-    def _forward(self, x: Array, y: Array) -> None:
-        _, plan = self.plans  # nothing is kept, so layers may share places
-        work = plan.work(self._kernels, len(x), self.dtype)
-        self._kernels.network_forward(x, plan.table, plan.numbers, False, self.parameters, work, y)
-
-    def predict(self, x: Array) -> Array:
-        """The output (n, out_features) for x (n, in_features): logits for the cross-entropies.
-
-        Examples
-        --------
-        >>> import numpy as np, fastbp
-        >>> net = fastbp.Sequential(fastbp.Dense(2, 1, init="zeros"))
-        >>> net.predict(np.ones((3, 2), np.float32)).shape
-        (3, 1)
-        """
-        x = self.check_input(x)
-        shape, cuda = (len(x), self.out_features), self.device == "cuda"
-        out = empty(shape, self.dtype, like=x) if cuda else np.empty(shape, self.dtype)
-        if len(x) <= PREDICT_ROWS:
-            self._forward(x, out)
-            return out
-        for start in range(0, len(x), PREDICT_ROWS):
-            rows = slice(start, start + PREDICT_ROWS)
-            self._forward(x[rows], out[rows])
-        return out
+    predict = prediction.predict
 
     def predict_proba(self, x: Array, loss: Given | None = None) -> Array:
         """Probabilities (n, out_features): softmax or sigmoid of the logits, as the loss says.
@@ -420,9 +387,9 @@ class Sequential:
             from . import gpu_losses
 
             batch = loss, kernel, x, t, sample_weight
-            return gpu_losses.evaluate(self._forward, self.out_features, batch)
+            return gpu_losses.evaluate(partial(prediction.forward, self), self.out_features, batch)
         value, correct, total = 0.0, 0.0, 0.0
-        for rows, y in self._predicted(x):
+        for rows, y in prediction.pieces(self, x):
             s = sample_weight[rows]
             weight = float(s.sum(dtype=np.float64)) if s.size else float(len(y))
             if weight == 0:

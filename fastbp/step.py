@@ -100,7 +100,7 @@ class Step:
         if net.device == "cpu":
             words = np.empty(prepared.WORDS, np.int64)
             prepared.prepare(*operands, words)
-            value = prepared.first_step(batch, targets, words)
+            value = prepared.first(prepared.prepared_step, batch, targets, words)
         else:
             words, value = None, kernels.network_step(*operands)
         net.check_value(value, self.loss, batch, targets, weights)

@@ -8,7 +8,7 @@ import pytest
 
 import fastbp
 from fastbp import functional as F
-from fastbp import losses, network
+from fastbp import losses, prediction
 from fastbp.kernels import codes
 from fastbp.scratch import scratch
 
@@ -605,7 +605,7 @@ def test_pieces_of_a_prediction_make_the_whole(monkeypatch, rows, dropout):
     whole, scores = net.predict(x), net.evaluate(x, t, "softmax_cross_entropy")
     s = np.linspace(0, 1, 11)
     weighted = net.evaluate(x, t, "softmax_cross_entropy", sample_weight=s)
-    monkeypatch.setattr(network, "PREDICT_ROWS", rows)
+    monkeypatch.setattr(prediction, "PIECE", rows)
     # BLAS may sum in another order for another number of rows.
     np.testing.assert_allclose(net.predict(x), whole, rtol=1e-13)
     pieces = net.evaluate(x, t, "softmax_cross_entropy")
@@ -744,14 +744,14 @@ def test_evaluate_of_pieces_that_weigh_nothing(monkeypatch):
     net = make()
     s = np.array([0.0, 0.0, 0.0, 2.0, 1.0])
     expected = net.evaluate(X[3:], T[3:], "softmax_cross_entropy", sample_weight=s[3:])
-    monkeypatch.setattr(network, "PREDICT_ROWS", 2)
+    monkeypatch.setattr(prediction, "PIECE", 2)
     scores = net.evaluate(X, T, "softmax_cross_entropy", sample_weight=s)
     np.testing.assert_allclose(scores["loss"], expected["loss"], rtol=1e-13)
     assert scores["accuracy"] == expected["accuracy"]
 
 
 def test_evaluate_names_the_row_of_the_whole_batch(monkeypatch):
-    monkeypatch.setattr(network, "PREDICT_ROWS", 2)
+    monkeypatch.setattr(prediction, "PIECE", 2)
     with pytest.raises(ValueError, match=re.escape(f"x: {NOT_FINITE} 3")):
         make().evaluate(bad_row(X, row=3), T, "squared_error")
     with pytest.raises(ValueError, match=re.escape("t: expected labels in 0..1, got 5 in row 4")):

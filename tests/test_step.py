@@ -201,7 +201,7 @@ def test_a_thread_keeps_to_its_scratch_when_another_one_comes_between(monkeypatc
         return 0.0
 
     monkeypatch.setattr(prepared, "prepared_step", prepared_step)
-    monkeypatch.setattr(prepared, "first_step", prepared_step)
+    monkeypatch.setattr(prepared, "first", lambda kernel, *batch: kernel(*batch))
 
     def step(rows):
         net.train_step(np.ones((rows, 3)), np.ones((rows, 2)), "squared_error", optimizer)

@@ -17,6 +17,7 @@ NOT_WARMED = {
     "expression_loss",
     *("activate", "activation_gradient", "dense_backward_add"),
     *("adam", "adamw", "l2_penalty", "rmsprop", "sgd"),
+    *("network_forward", "network_step"),
 }
 
 
@@ -70,6 +71,7 @@ net = fastbp.Sequential(
 x, t, s = np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 1]), np.ones(5, np.float32)
 net.fit(x, t, loss="softmax_cross_entropy", epochs=1, l2=0.1, clip=1.0, sample_weight=s)
 net.evaluate(x, t), net.predict_proba(x)
+net.train_step(x, t, "softmax_cross_entropy", fastbp.SGD(0.1))
 print(cache_counts() == before)
 """
     ended = subprocess.run(

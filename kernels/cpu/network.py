@@ -99,7 +99,6 @@ network_room = inline(network_work)
 network_work = kernel(network_work)
 
 
-@launcher
 def network_forward(x, table, numbers, training, parameters, work, y):
     """y = the output of the last layer. x: (n, k) of the first layer, y: (n, m) of the last.
 
@@ -109,6 +108,10 @@ def network_forward(x, table, numbers, training, parameters, work, y):
         end = min(row + PANEL, len(x))
         panel, out = rows_of(x, row, end), rows_of(y, row, end)
         forward(0, len(table), panel, row, table, numbers, training, parameters, work, out)
+
+
+predict = spliced(network_forward)
+network_forward = launcher(network_forward)
 
 
 # Groups of rows on the threads of the pool. The words of a job:

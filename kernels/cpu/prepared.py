@@ -1,8 +1,8 @@
-"""A training step whose operands stand in one array of words, all but the batch.
+"""A step and a prediction whose operands, all but the batch, stand in one array of words.
 
 A call from Python spends 0.07 us on each array, and Python 1.5 us on looking at a batch: more than
-the arithmetic of a small network. So `prepare` writes the operands down, and `prepared_step` itself
-looks whether the next batch is like that one.
+the arithmetic of a small network. So `prepare` writes the operands down, and the kernels look
+themselves whether the next batch is like that one.
 """
 
 from math import nan
@@ -12,7 +12,7 @@ from numba import carray, typeof
 from ..codes import COLUMNS, RATES, WEIGHTS, M
 from .binding import launcher
 from .jit import inline, kernel
-from .network import network_room, step
+from .network import network_room, predict, step
 from .pointers import address, doubles_at, number_of, pointer_to
 
 # Of the batch, the layers, the parameters, the optimiser's state; then addresses.
@@ -48,42 +48,74 @@ def operand(words, place, x, size):
     return carray(pointer_to(words[place], address(x, 0)), size)
 
 
+@inline
+def layers_of(words):
+    """The prepared table."""
+    return carray(pointer_to(words[AT_TABLE], address(words, 0)), (words[LAYERS], COLUMNS))
+
+
+@inline
+def numbers_of(words):
+    """The prepared numbers."""
+    return carray(doubles_at(words[AT_NUMBERS]), RATES + words[LAYERS])
+
+
+@inline
+def is_like(x, table, words):
+    """Whether x is like the prepared one, with any number of rows that the scratch has room for."""
+    if x.itemsize != words[ITEM] or x.shape[1] != words[FEATURES]:
+        return False
+    n = len(x)
+    if n == words[ROWS]:
+        return True
+    return words[WEIGHTED] == 0 and network_room(n, table) <= words[WORK]
+
+
 @launcher
 def prepared_step(x, t, words):
-    """`network_step` for a batch like the prepared one; NaN, and no step, for another.
-
-    x: (n, k) and t as prepared, for any n that its scratch has room for.
-    """
-    n, layers, size = len(x), words[LAYERS], words[SIZE]
-    here = address(words, 0)
-    table = carray(pointer_to(words[AT_TABLE], here), (layers, COLUMNS))
-    fits = x.itemsize == words[ITEM] and x.shape[1] == words[FEATURES]
-    fits = fits and t.ndim == words[TARGETS] and len(t) == n
+    """`network_step` for a batch like the prepared one; NaN, and no step, for another."""
+    table, size = layers_of(words), words[SIZE]
+    rows = t.ndim == words[TARGETS] and len(t) == len(x)
     if t.ndim == 2:
-        fits = fits and t.size == n * table[layers - 1, M]
-    if n != words[ROWS]:
-        fits = fits and words[WEIGHTED] == 0 and network_room(n, table) <= words[WORK]
-    if not fits:
+        rows = rows and t.size == len(x) * table[len(table) - 1, M]
+    if not rows or not is_like(x, table, words):
         return nan
     return step(
         x, t, operand(words, AT_S, x, words[WEIGHTED]), table,
-        carray(pointer_to(words[AT_RECIPE], here), WEIGHTS + 1),
-        carray(doubles_at(words[AT_NUMBERS]), RATES + layers),
+        carray(pointer_to(words[AT_RECIPE], address(words, 0)), WEIGHTS + 1), numbers_of(words),
         operand(words, AT_WORK, x, words[WORK]), operand(words, AT_GRADIENTS, x, size),
         operand(words, AT_PARAMETERS, x, size), operand(words, AT_FIRST, x, words[FIRST]),
         operand(words, AT_SECOND, x, words[SECOND]),
     )  # fmt: skip
 
 
-def first_step(x, t, words):
-    """`prepared_step`, which from now on takes arrays of these types; of others, a TypeError."""
+@launcher
+def prepared_forward(x, words, y):
+    """`network_forward` without masks for a batch like the prepared one; returns whether it is.
+
+    y: (n, m) as x asks.
+    """
+    table = layers_of(words)
+    if not is_like(x, table, words):
+        return False
+    parameters = operand(words, AT_PARAMETERS, x, words[SIZE])
+    work = operand(words, AT_WORK, x, words[WORK])
+    predict(x, table, numbers_of(words), False, parameters, work, y)
+    return True
+
+
+def first(kernel, *arguments):
+    """Call a kernel of this module, which from now on takes arrays of these types.
+
+    It compiles for no others, but raises TypeError.
+    """
     try:
-        if prepared_step.overloads:
-            return prepared_step(x, t, words)
+        if kernel.overloads:
+            return kernel(*arguments)
     except TypeError:
-        prepared_step.disable_compile(False)
+        kernel.disable_compile(False)
     try:
-        prepared_step.compile((typeof(x), typeof(t), typeof(words)))
+        kernel.compile(tuple(map(typeof, arguments)))
     finally:
-        prepared_step.disable_compile()
-    return prepared_step(x, t, words)
+        kernel.disable_compile()
+    return kernel(*arguments)
