@@ -4,8 +4,10 @@ Operands are packed into panels (see simd.py), zero up to a multiple of STEPS al
 packed is small enough for the L1 or L2 cache and is used many times from there.
 """
 
+from math import inf
+
 from .jit import inline, spliced
-from .pointers import at
+from .pointers import at, element
 from .simd import BLOCK, PANEL, STEPS, TALLEST, copy_part, copy_row, transpose_rows
 from .tiles import (
     tile_columns,
@@ -16,6 +18,7 @@ from .tiles import (
 )
 
 ALL_ROWS = 2**30  # fetch_rows of a block that is a panel wide
+DEEP = 64  # steps of k, no multiple of STEPS, from which on a second visit of a tile is worth it
 
 
 @inline
@@ -124,17 +127,28 @@ def multiply_rows(
 def multiply_rows_and_pack(
     k, a, a_jump, b, b_row, panel, init, init_row, c, c_row, rows, columns, wide, floor
 ):
-    """multiply_rows with k rows of b as they lie in memory, packed by the first tile on its way."""
-    turns, done = turns_of(k), 0
-    if k % STEPS == 0:
-        done = tile_height(rows, (rows + TALLEST - 1) // TALLEST)
-        tile_rows_and_pack(
-            a, a_jump, b, b_row, panel, turns, init, init_row, c, c_row, done, columns, floor
-        )
-    else:
+    """multiply_rows with k rows of b as they lie in memory, packed by the first tile on its way.
+
+    What is left of k above a multiple of STEPS is packed apart, and added to that tile.
+    """
+    whole, done = k - k % STEPS, tile_height(rows, (rows + TALLEST - 1) // TALLEST)
+    low = floor if whole == k else element(a) - inf
+    if whole < k < DEEP:
         pack_right(b, b_row, k, columns, wide, panel)
+        done = 0
+    else:
+        tile_rows_and_pack(
+            a, a_jump, b, b_row, panel, whole // STEPS, init, init_row, c, c_row, done, columns, low
+        )
+    if done > 0 and whole < k:
+        rest, before = at(panel, whole * wide), whole // wide * (a_jump + wide) + whole % wide
+        pack_right(at(b, whole * b_row), b_row, k - whole, columns, wide, rest)
+        tile_rows(
+            at(a, before), a_jump, rest, 1, c, c_row, c, c_row, done, columns, floor,
+            b, 0, ALL_ROWS, 0,
+        )  # fmt: skip
     multiply_rows(
-        turns, at(a, done * wide), wide, a_jump, panel,
+        turns_of(k), at(a, done * wide), wide, a_jump, panel,
         at(init, done * init_row), init_row, at(c, done * c_row), c_row,
         rows - done, columns, floor, at(b, wide), ALL_ROWS, b_row,
     )  # fmt: skip
