@@ -289,10 +289,10 @@ def objective(
             raise TypeError(f"expected {len(given)} arrays, got {len(values)}")
         fed = [as_array(node, value) for node, value in zip(given, values, strict=True)]
         total, net.gradients[:] = call(*fed, *arrays)
-        if not math.isfinite(total):
+        if not (math.isfinite(total) and np.isfinite(net.gradients).all()):
             for node, value in zip(given, fed, strict=True):
                 check_finite(name_of(node), np.atleast_1d(value))
-            raise DivergenceError(too_large(f"the loss is {total}"))
+            raise DivergenceError(too_large("the loss or its gradient is NaN or infinite", True))
         return float(total)
 
     return evaluate
@@ -321,6 +321,11 @@ def update(net: "Sequential", optimizer: Any) -> None:
     optimizer : Optimizer
         An instance such as fastbp.Adam(): it keeps its state between the calls.
 
+    Raises
+    ------
+    DivergenceError
+        For a gradient that is NaN or infinite: no step is taken.
+
     Examples
     --------
     >>> import fastbp
@@ -331,4 +336,6 @@ def update(net: "Sequential", optimizer: Any) -> None:
     array([-0.5, -0.5], dtype=float32)
     """
     optimizer.check(net.parameters)
+    if not np.isfinite(net.gradients).all():
+        raise DivergenceError(too_large("a gradient is NaN or infinite", True))
     optimizer.update(net._kernels, net.gradients, net.parameters)

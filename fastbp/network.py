@@ -318,7 +318,15 @@ class Sequential:
         """Raise for a loss that is not finite: for the data, if they are why, or for divergence."""
         if not math.isfinite(value):
             loss.explain({"x": home(x)}, home(t), home(sample_weight), self.out_features)
-            raise training.DivergenceError(training.too_large(f"the loss is {value}"))
+            raise training.DivergenceError(self.why_not_finite(value, loss))
+
+    def why_not_finite(self, value: float, loss: Loss) -> str:
+        """What a DivergenceError says of a loss, or its gradient, on finite data."""
+        own = isinstance(loss, losses.ExpressionLoss) or any(
+            isinstance(one, Dense) and not isinstance(one.activation, str) for one in self.layers
+        )
+        what = "the loss or its gradient is NaN or infinite" if own else f"the loss is {value}"
+        return training.too_large(what, own)
 
     # Prediction
 

@@ -21,7 +21,6 @@ class Operands(threading.local):
 
     words: Array | None = None
     arrays: tuple[Any, ...] = ()
-    as_it_was = False  # whether the kernel took x itself: so it may take the next one
 
 
 def predict(net: "Sequential", x: Array) -> Array:
@@ -34,11 +33,11 @@ def predict(net: "Sequential", x: Array) -> Array:
     >>> net.predict(np.ones((3, 2), np.float32)).shape
     (3, 1)
     """
-    operands = net._operands
-    if operands.as_it_was and type(x) is np.ndarray:
+    words = net._operands.words
+    if words is not None and type(x) is np.ndarray:
         try:
             y = np.empty((len(x), net.out_features), net.dtype)
-            if prepared.prepared_forward(x, operands.words, y):
+            if prepared.prepared_forward(x, words, y):
                 return y
         except TypeError:  # for arrays of other types
             pass
@@ -47,13 +46,11 @@ def predict(net: "Sequential", x: Array) -> Array:
 
 def _look_at(net: "Sequential", x: Any) -> Array:
     """The output for x, which is checked, and which the next one may be like."""
-    net._operands.as_it_was = False
     batch = net.check_input(x)
     y = empty((len(batch), net.out_features), net.dtype, like=batch)
     for start in range(0, len(batch), PIECE):
         rows = slice(start, start + PIECE)
         forward(net, batch[rows], y[rows])
-    net._operands.as_it_was = batch is x and net.device == "cpu"
     return y
 
 

@@ -5,7 +5,7 @@ keeps the last `Step`, and that keeps its operands: the kernel itself sees wheth
 is one of their shape, and whatever else comes is looked at in full.
 """
 
-from math import isfinite, nan
+from math import isfinite
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from . import regularization
 from .checks import check_flag
+from .kernels import codes
 from .kernels.cpu import prepared
 from .losses import Given
 from .optimizers import Optimizer, slots
@@ -70,17 +71,21 @@ class Step:
             and optimizer.step == self.count
             and _settings(optimizer) == settings
         ):
-            if dropouts := self.plan.dropouts:
-                self.plan.set_masks()
+            dropouts = self.plan.dropouts
             try:
-                value: float = prepared.prepared_step(x, t, words)
-            except TypeError:  # for arrays of other types
-                value = nan
-            if isfinite(value):
                 if dropouts:
-                    self.plan.passed(1)
-                optimizer.step = self.count = self.count + 1
-                return value
+                    self.plan.set_masks()
+                value: float = prepared.prepared_step(x, t, words)
+                if isfinite(value):
+                    if dropouts:
+                        self.plan.passed(1)
+                    optimizer.step = self.count = self.count + 1
+                    return value
+            except TypeError:  # for arrays of other types
+                pass
+            except BaseException:  # Ctrl-C, which waits for the kernel
+                self._count()
+                raise
         return self._look_at(net, x, t, sample_weight)
 
     def _look_at(self, net: "Sequential", x: Any, t: Any, sample_weight: object) -> float:
@@ -97,20 +102,31 @@ class Step:
             *(batch, targets, weights, plan.table, plan.recipe, plan.numbers, work),
             *(net.gradients, net.parameters, *slots(state, net.parameters)),
         )
-        if net.device == "cpu":
-            words = np.empty(prepared.WORDS, np.int64)
-            prepared.prepare(*operands, words)
-            value = prepared.first(prepared.prepared_step, batch, targets, words)
-        else:
-            words, value = None, kernels.network_step(*operands)
+        before, optimizer.state = optimizer.state, state
+        words = None
+        try:
+            if net.device == "cpu":
+                words = np.empty(prepared.WORDS, np.int64)
+                prepared.prepare(*operands, words)
+                value = prepared.first(prepared.prepared_step, batch, targets, words)
+            else:
+                value = kernels.network_step(*operands)
+        finally:  # also when Ctrl-C was pressed in the meantime
+            if not self._count():
+                optimizer.state = before
         net.check_value(value, self.loss, batch, targets, weights)
-        plan.passed(1)
-        optimizer.step = self.count = optimizer.step + 1
-        optimizer.state = state
         as_they_are = batch is x and targets is t and sample_weight is None
         if as_they_are and words is not None:
             self.last = get_ident(), _settings(optimizer), words, operands[3:]
         return value
+
+    def _count(self) -> int:
+        """Count what the kernel has done since the last count: so many steps."""
+        taken = int(self.plan.recipe[codes.STEP]) - self.optimizer.step
+        self.plan.passed(taken)
+        self.optimizer.step = self.count = self.optimizer.step + taken
+        self.last = NONE
+        return taken
 
 
 def _settings(optimizer: Optimizer) -> tuple[Any, ...]:

@@ -35,11 +35,13 @@ class DivergenceError(ArithmeticError):
     """The loss became NaN or infinite on finite data; the last good parameters were kept."""
 
 
-def too_large(what: str) -> str:
+def too_large(what: str, with_expressions: bool = False) -> str:
     """What a DivergenceError says."""
+    more = "; or an expression has no finite derivative here, as sqrt, log and division at 0"
     return (
         f"{what} on finite data: the parameters grew too large; "
         "lower the learning rate, scale the inputs, or clip the gradients"
+        f"{more if with_expressions else ''}"
     )
 
 
@@ -306,7 +308,7 @@ class Run:
             if sums[1] > 0:  # a finite loss: what this epoch began with is good
                 self.good, self.good_epoch = begun, self.finished
             if not np.isfinite(sums[2]):
-                raise DivergenceError(too_large(f"the loss is {sums[2]}"))
+                raise DivergenceError(self.net.why_not_finite(sums[2], self.batch[0]))
             if begin - before >= self.steps * self.batch_size:
                 share = SLICE / max(time.perf_counter() - start, 1e-6)
                 self.steps = max(1, int(self.steps * min(share, 10)))

@@ -178,8 +178,22 @@ def test_nan_never_passes_unseen():
     with pytest.raises(ValueError, match=r"f: expected finite numbers.*first in row 2"):
         step(np.ones((3, 2)), f)
     net.parameters[:] = 1e200
-    with pytest.raises(fastbp.DivergenceError, match="the loss is"):
+    with pytest.raises(fastbp.DivergenceError, match="the loss or its gradient is NaN"):
         step(np.ones((3, 2)), np.ones(3))
+
+
+def test_no_update_with_a_gradient_that_is_not_finite():
+    net = fastbp.Sequential(fastbp.Dense(2, 1, init="zeros", dtype="float64"))
+    x = graph.variable("x", shape=(None, 2), dtype="float64")
+    loss = net.objective(graph.mean(graph.sqrt(graph.network(net, x) ** 2)), [x])
+    with pytest.raises(fastbp.DivergenceError, match="no finite derivative here"):
+        loss(np.ones((3, 2)))
+    net.gradients[0] = np.inf
+    optimizer = fastbp.SGD()
+    with pytest.raises(fastbp.DivergenceError, match="a gradient is NaN or infinite"):
+        net.update(optimizer)
+    np.testing.assert_array_equal(net.parameters, 0)
+    assert optimizer.step == 0
 
 
 ERRORS = [

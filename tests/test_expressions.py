@@ -461,8 +461,36 @@ def test_an_activation_of_another_type():
 
 def test_a_loss_that_is_not_finite():
     x, t = batch("float64")
-    with pytest.raises(fastbp.DivergenceError, match="the loss is nan"):
+    with pytest.raises(fastbp.DivergenceError, match="the loss or its gradient is NaN"):
         network("tanh").loss_and_gradients(x, t, lambda y, t: graph.log(y - 100))
+
+
+def distance(y, t):
+    return graph.sqrt((y - t) ** 2)  # 0 at y = t, where its derivative is 0 / 0
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("rows", [2, 600])
+@pytest.mark.parametrize(
+    ("activation", "loss"),
+    [("identity", distance), (lambda z: graph.sqrt(abs(z)), "squared_error")],
+    ids=["loss", "activation"],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_step_on_a_gradient_that_is_not_finite(device, rows, activation, loss):
+    layer = fastbp.Dense(2, 1, activation=activation, init="zeros", dtype="float64")
+    net, x, t = fastbp.Sequential(layer, device=device), np.ones((rows, 2)), np.zeros((rows, 1))
+    t += 0.0 if loss is distance else 1.0
+    optimizer = fastbp.Adam()
+    for call in (
+        lambda: net.loss_and_gradients(x, t, loss),
+        lambda: net.train_step(x, t, loss, optimizer),
+        lambda: net.fit(x, t, loss=loss, optimizer=optimizer, epochs=1),
+    ):
+        with pytest.raises(fastbp.DivergenceError, match="no finite derivative here"):
+            call()
+        np.testing.assert_array_equal(net.parameters, 0)
+        assert optimizer.step == 0
 
 
 def test_no_expressions_on_a_gpu():

@@ -1,5 +1,7 @@
 """What `predict` keeps from one call to the next, and what it looks at again."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -26,7 +28,9 @@ def read_only(x):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("activation", ["relu", "gelu", lambda z: z * z], ids=str)
+@pytest.mark.parametrize(
+    "activation", ["relu", "gelu", lambda z: z * z], ids=["relu", "gelu", "own"]
+)
 def test_batches_of_any_size_one_after_the_other(dtype, activation):
     net = network(dtype, activation)
     for n in (1, 5, 1, 0, 600, 2, 5000, 600):
@@ -43,7 +47,7 @@ def test_the_parameters_of_now_count():
     net.parameters *= 2
     after = net.predict(x)
     assert not np.allclose(before, after)
-    net._operands.as_it_was, net._operands.words = False, None
+    net._operands.words = None
     np.testing.assert_array_equal(net.predict(x), after)
 
 
@@ -93,3 +97,24 @@ def test_threads_that_predict_with_one_network():
     with ThreadPoolExecutor(4) as pool:
         for y, wanted in zip(pool.map(net.predict, batches), expected, strict=True):
             np.testing.assert_array_equal(y, wanted)
+
+
+def test_first_calls_of_many_threads_in_a_new_process():
+    code = """
+import threading, numpy as np, fastbp
+from concurrent.futures import ThreadPoolExecutor
+together = threading.Barrier(4)
+def work(i):
+    dtype = ["float32", "float64"][i % 2]
+    net = fastbp.Sequential(fastbp.Dense(4, 3, dtype=dtype))
+    x, t = np.ones((6, 4), dtype), np.zeros(6, [np.int64, np.int32][i // 2])
+    together.wait()
+    for _ in range(2):
+        net.predict(x), net.train_step(x, t, "softmax_cross_entropy", fastbp.SGD())
+with ThreadPoolExecutor(4) as pool:
+    print(len(list(pool.map(work, range(4)))))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.stdout == "4\n", ended.stderr

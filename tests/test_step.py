@@ -278,6 +278,7 @@ WRONG = {
     "masked": lambda x, t: (np.ma.masked_array(x), t),
     "a vector": lambda x, t: (x[:, 0].copy(), t),
     "without rows": lambda x, t: (x[:0], t[:0]),
+    "without rows but targets of another width": lambda x, t: (x[:0], np.zeros((0, 9))),
     "NaN": lambda x, t: (np.where(x > 0, np.nan, x), t),
     "NaN in targets": lambda x, t: (x, np.where(t > 0, np.nan, t)),
 }
@@ -303,3 +304,32 @@ def test_what_is_no_batch_is_refused_as_in_a_first_call(change):
             outcome = type(fault), str(fault)
         outcomes.append((outcome, net.parameters.tolist(), optimizer.step))
     assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("taken", [True, False], ids=["after the step", "before the step"])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_interrupted_step_is_counted_if_it_was_taken(monkeypatch, at, taken):
+    (x, t), counts = batch(), []
+    x, t = x.astype("f4"), t.astype("f4")
+    kernel = prepared.prepared_step
+
+    def interrupted(*arguments):
+        if taken:
+            kernel(*arguments)
+        raise KeyboardInterrupt
+
+    for interrupt in (True, False):
+        layers = fastbp.Dense(3, 4, rng=1), fastbp.Dropout(0.5, rng=0), fastbp.Dense(4, 2, rng=2)
+        net, optimizer = fastbp.Sequential(*layers), fastbp.Adam(0.1)
+        steps(net, [(x, t)] * at, optimizer=optimizer)
+        if interrupt:
+            monkeypatch.setattr(prepared, "prepared_step", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                steps(net, [(x, t)], optimizer=optimizer)
+            monkeypatch.setattr(prepared, "prepared_step", kernel)
+        elif taken:
+            steps(net, [(x, t)], optimizer=optimizer)
+        counts.append((optimizer.step, net.layers[1].passes, sorted(optimizer.state)))
+        steps(net, [(x, t)] * 2, optimizer=optimizer)
+        counts[-1] += (net.parameters.tolist(),)
+    assert counts[0] == counts[1]

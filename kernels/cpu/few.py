@@ -45,9 +45,9 @@ def sums_of(k, m):
 
 
 @inline
-def forward_few_work(n, k, m):
-    """Elements of `work` that `forward_few` needs."""
-    return sums_of(k, m) * m if n == 1 else ZEROS
+def forward_few_work(k, m):
+    """Elements of `work` that `forward_few` needs, for one row and for more."""
+    return max(sums_of(k, m) * m, ZEROS)
 
 
 @spliced

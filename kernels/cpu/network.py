@@ -8,22 +8,25 @@ What a step consists of is both a kernel and, spliced, a part of the kernels aft
 """
 
 from functools import partial
-from math import isfinite
+from math import isfinite, nan
 
 import numpy as np
 from numba import carray
 
 from ..codes import (
+    ACTIVATION,
     ADAMW,
     CLIP,
     CLIP_NORM,
     CLIP_VALUE,
     COLUMNS,
     DROPOUT,
+    EXPRESSION,
     FIRST,
     KIND,
     L2,
     LIMIT,
+    LOSS,
     NESTEROV,
     OPTIMIZER,
     RATES,
@@ -41,7 +44,7 @@ from .engines import may_choose_blas
 from .jit import inline, kernel, spliced
 from .losses import row_share
 from .optimizers import adamw, rmsprop, sgd
-from .panels import all_kept, forward, kept, matrix, panel_room, rows_of, train, vector
+from .panels import all_finite, all_kept, forward, kept, matrix, panel_room, rows_of, train, vector
 from .pointers import address, at, doubles_at, get, new_job, number_of, pointer_to, put
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
 from .threads import ARENA_BYTES, part, run, task
@@ -213,10 +216,20 @@ def train_groups(
     return loss
 
 
+@inline
+def has_expressions(table, recipe):
+    """Whether a user's own expression is in it: sqrt, say, has no finite derivative at 0."""
+    found = recipe[LOSS] >= EXPRESSION
+    for i in range(len(table)):
+        found = found or table[i, ACTIVATION] >= EXPRESSION
+    return found
+
+
 def network_loss_gradients(
     x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
-    """Returns the loss, L2 included, or NaN for x with NaN or infinity.
+    """Returns the loss, L2 included; NaN for x with NaN or infinity, and for an expression whose
+    derivative makes a gradient so.
 
     gradients: (size,) of it, dx: (n, k) or empty; without meaning if the loss is not finite.
     """
@@ -237,6 +250,8 @@ def network_loss_gradients(
     if numbers[L2] != 0 and isfinite(loss):
         weights = recipe[WEIGHTS]
         loss += l2_penalty(parameters[:weights], numbers[L2], gradients[:weights])
+    if has_expressions(table, recipe) and isfinite(loss) and not all_finite(gradients):
+        return nan
     return loss
 
 

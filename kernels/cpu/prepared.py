@@ -12,7 +12,7 @@ from numba import carray, typeof
 from ..codes import COLUMNS, RATES, WEIGHTS, M
 from .binding import launcher
 from .jit import inline, kernel
-from .network import network_room, predict, step
+from .network import predict, step
 from .pointers import address, doubles_at, number_of, pointer_to
 
 # Of the batch, the layers, the parameters, the optimiser's state; then addresses.
@@ -61,24 +61,21 @@ def numbers_of(words):
 
 
 @inline
-def is_like(x, table, words):
-    """Whether x is like the prepared one, with any number of rows that the scratch has room for."""
-    if x.itemsize != words[ITEM] or x.shape[1] != words[FEATURES]:
-        return False
-    n = len(x)
-    if n == words[ROWS]:
-        return True
-    return words[WEIGHTED] == 0 and network_room(n, table) <= words[WORK]
+def is_like(x, words):
+    """Whether x is like the prepared one, with as many rows, or fewer ones without weights."""
+    alike = x.itemsize == words[ITEM] and x.shape[1] == words[FEATURES]
+    whole = len(x) == words[ROWS] or words[WEIGHTED] == 0
+    return alike and whole and len(x) <= words[ROWS]
 
 
 @launcher
 def prepared_step(x, t, words):
     """`network_step` for a batch like the prepared one; NaN, and no step, for another."""
     table, size = layers_of(words), words[SIZE]
-    rows = t.ndim == words[TARGETS] and len(t) == len(x)
+    fits = t.ndim == words[TARGETS] and len(t) == len(x)
     if t.ndim == 2:
-        rows = rows and t.size == len(x) * table[len(table) - 1, M]
-    if not rows or not is_like(x, table, words):
+        fits = fits and t.shape[1] == table[len(table) - 1, M]
+    if not fits or not is_like(x, words):
         return nan
     return step(
         x, t, operand(words, AT_S, x, words[WEIGHTED]), table,
@@ -95,27 +92,29 @@ def prepared_forward(x, words, y):
 
     y: (n, m) as x asks.
     """
-    table = layers_of(words)
-    if not is_like(x, table, words):
+    if not is_like(x, words):
         return False
     parameters = operand(words, AT_PARAMETERS, x, words[SIZE])
     work = operand(words, AT_WORK, x, words[WORK])
-    predict(x, table, numbers_of(words), False, parameters, work, y)
+    predict(x, layers_of(words), numbers_of(words), False, parameters, work, y)
     return True
+
+
+def _refuse(*arguments):
+    raise TypeError("arrays of other types than those that were looked at")
+
+
+for _kernel in (prepared_step, prepared_forward):
+    _kernel._compile_for_args = _refuse  # a call compiles nothing: `first` alone does
 
 
 def first(kernel, *arguments):
     """Call a kernel of this module, which from now on takes arrays of these types.
 
-    It compiles for no others, but raises TypeError.
+    Called with others it raises TypeError.
     """
     try:
-        if kernel.overloads:
-            return kernel(*arguments)
+        return kernel(*arguments)
     except TypeError:
-        kernel.disable_compile(False)
-    try:
         kernel.compile(tuple(map(typeof, arguments)))
-    finally:
-        kernel.disable_compile()
-    return kernel(*arguments)
+        return kernel(*arguments)

@@ -80,9 +80,9 @@ def halves_of(n, k, m):
 
 @inline
 def forward_work(n, k, m):
-    """Elements of `work` that `forward` needs."""
+    """Elements of `work` that `forward` needs for n rows, or less."""
     if n <= MOST_FEW:
-        return forward_few_work(n, k, m)
+        return forward_few_work(k, m)
     rows = min(n, HALVED_ROWS - 1)
     return SCRATCH + (rows * m if halves_of(rows, k, m) == 2 else 0)
 

@@ -105,7 +105,8 @@ def network_loss(recipe, numbers, y, t, sample_weight, dy):
 def network_loss_gradients(
     x, t, sample_weight, table, recipe, numbers, parameters, work, gradients, dx
 ):
-    """Returns the loss, L2 included, or NaN for x with NaN or infinity.
+    """Returns the loss, L2 included; NaN for x with NaN or infinity, and for an expression whose
+    derivative makes a gradient so.
 
     gradients: (size,) of it, dx: (n, k) or empty; without meaning if the loss is not finite.
     """
@@ -141,6 +142,9 @@ def network_loss_gradients(
     if numbers[codes.L2] != 0:
         weights = slice(recipe[codes.WEIGHTS])
         loss += l2_penalty(parameters[weights], numbers[codes.L2], gradients[weights])
+    highest = max(recipe[codes.LOSS], *table[:, codes.ACTIVATION])
+    if highest >= codes.EXPRESSION and not np.isfinite(gradients).all():
+        return np.nan
     return loss
 
 

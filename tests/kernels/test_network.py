@@ -1,5 +1,6 @@
 """network_*: a whole step beside the same step in NumPy, whatever its groups and threads."""
 
+import itertools
 from itertools import pairwise
 
 import numpy as np
@@ -225,6 +226,15 @@ def test_groups_do_not_depend_on_whether_activations_are_kept():
     room = network.GROUP_PANEL * np.array([kept.kept, again.kept])
     assert room[1] < network.ARENA_BYTES // 16 < network.ARENA_BYTES // 8 < room[0]
     assert network.group_count(n, kept.table) == network.group_count(n, again.table) == 1
+
+
+@pytest.mark.parametrize("sizes", [(1024, 1024), (64, 9000), (16, 64, 64, 4), (300, 10)], ids=str)
+def test_room_for_some_rows_is_room_for_fewer(sizes):
+    layers = (fastbp.Dense(k, m, init="zeros") for k, m in itertools.pairwise(sizes))
+    for plan in fastbp.Sequential(*layers).plans:
+        rows = [*range(1, 140), 195, 196, 197, 511, 512, 513, 1000]
+        rooms = [cpu.network_work(n, plan.table) for n in rows]
+        assert rooms == sorted(rooms)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
