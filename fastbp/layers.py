@@ -11,7 +11,7 @@ import numpy as np
 from . import expressions, functional, initializers
 from .checks import Array, as_generator, as_input, check_count, check_dtype, check_number
 from .functional import Activation, activation_code
-from .kernels import cpu
+from .kernels import codes, cpu
 
 
 class Dense:
@@ -198,7 +198,7 @@ class Dropout:
 
     def mask_seed(self, number: int) -> int:
         """The seed of the mask of one pass in training, counted from 1."""
-        return (self.seed + number * 0xD1342543DE82EF95) % 2**63
+        return (self.seed + number * codes.NEXT_SEED) % 2**63
 
     def _launch(self, x: Array) -> Array:
         y = np.empty_like(x)
