@@ -9,7 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import expressions, functional, initializers
-from .checks import Array, as_generator, as_input, check_count, check_dtype, check_number
+from .checks import (
+    Array,
+    as_generator,
+    as_input,
+    check_count,
+    check_dtype,
+    check_flag,
+    check_number,
+)
 from .functional import Activation, activation_code
 from .kernels import codes, cpu
 
@@ -69,7 +77,7 @@ class Dense:
     ) -> None:
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
-        self.bias = bool(bias)
+        self.bias = check_flag("bias", bias)
         self.dtype = check_dtype(dtype)
         self.activation = expressions.activation(activation, self.dtype)
         self.owned = False  # by a network, which then holds the parameters

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
-from .checks import Array, check_choice, check_number
+from .checks import Array, check_choice, check_flag, check_number
 from .kernels import codes
 from .scratch import zeros
 
@@ -24,10 +24,15 @@ class Optimizer:
     state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raise TypeError or ValueError for a setting: a user may change each at any time."""
         check_number("learning_rate", self.learning_rate, 0, above=True)
 
     def check(self, parameters: Array) -> None:
-        """Raise ValueError if the state belongs to a network of another size or dtype."""
+        """Raise for the settings, or if the state belongs to a network of another size or dtype."""
+        self.check_settings()
         for slot, array in self.state.items():
             if array.shape != parameters.shape or array.dtype != parameters.dtype:
                 raise ValueError(
@@ -93,10 +98,10 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         check_number("momentum", self.momentum, 0, 1)
-        if self.nesterov and self.momentum == 0:
+        if check_flag("nesterov", self.nesterov) and self.momentum == 0:
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0")
 
     def slots(self) -> tuple[str, ...]:
@@ -129,8 +134,8 @@ class Adam(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         for name in ("beta1", "beta2"):
             check_number(name, getattr(self, name), 0, 1, below=True)
         check_number("eps", self.eps, 0)
@@ -162,8 +167,8 @@ class AdamW(Adam):
 
     weight_decay: float = 0.01
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         check_number("weight_decay", self.weight_decay, 0)
 
     def numbers(self) -> tuple[float, ...]:
@@ -186,8 +191,8 @@ class RMSprop(Optimizer):
     alpha: float = 0.99
     eps: float = 1e-8
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         check_number("alpha", self.alpha, 0, 1)
         check_number("eps", self.eps, 0)
 

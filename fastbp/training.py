@@ -184,8 +184,9 @@ def fit(
     patience = None if patience is None else check_count("patience", patience)
     optimizer, clip = optimizers.resolve(optimizer), regularization.resolve(clip)
     optimizer.check(net.parameters)
-    rng = as_generator(seed, "seed") if shuffle else None
+    rng = as_generator(seed, "seed") if check_flag("shuffle", shuffle) else None
     recompute = check_flag("recompute", recompute)
+    show = bar if check_flag("progress", progress) else none
     callbacks = check_callbacks(callbacks)
     data_budget = _check_budget(net.device, data_budget)
     batch = _check_data(net, x, t, loss, sample_weight, l2)
@@ -199,7 +200,7 @@ def fit(
     history = net.history = History()
     net.loss, diverged = batch[0], ""
     best, stalled = np.inf, 0  # the loss that is watched; epochs in a row that have not lowered it
-    with (bar if progress else none)(epochs) as report:
+    with show(epochs) as report:
         try:
             for _ in range(epochs):
                 start = time.perf_counter()
@@ -293,6 +294,7 @@ class Run:
         """One pass over the data; the mean loss, weighted as the rows are."""
         plan, n = self.plan, len(self.batch[2])
         begun, begin, sums = self.state(), 0, np.zeros(3)
+        self.optimizer.check_settings()  # a callback may have changed them
         self.begin_epoch()
         while begin < n:
             start, before = time.perf_counter(), begin
