@@ -87,6 +87,31 @@ def slots(state: dict[str, Array], parameters: Array) -> tuple[Array, Array]:
 class SGD(Optimizer):
     """Gradient descent, with momentum (Polyak 1964) or Nesterov's (1983) where asked for.
 
+    With the gradient g, p -= learning_rate * g. With momentum v = momentum * v + g, and then
+    p -= learning_rate * v, or with nesterov p -= learning_rate * (g + momentum * v)
+    (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    momentum : float
+        0 <= momentum <= 1.
+    nesterov : bool
+        True needs momentum > 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        With momentum `velocity`, the v above; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
+
     Examples
     --------
     >>> import fastbp
@@ -121,6 +146,31 @@ class SGD(Optimizer):
 @dataclass
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015).
+
+    With the gradient g, m = beta1 * m + (1 - beta1) * g and v = beta2 * v + (1 - beta2) * g**2. In
+    step t, counted from 1, p -= learning_rate * m' / (sqrt(v') + eps), where
+    m' = m / (1 - beta1**t) and v' = v / (1 - beta2**t) (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    beta1, beta2 : float
+        0 <= beta < 1.
+    eps : float
+        eps >= 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        `m` and `v`; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
 
     Examples
     --------
@@ -158,6 +208,31 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), of every parameter.
 
+    p *= 1 - learning_rate * weight_decay, then a step of `Adam` (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    beta1, beta2 : float
+        0 <= beta < 1.
+    eps : float
+        eps >= 0.
+    weight_decay : float
+        weight_decay >= 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        `m` and `v`, as in `Adam`; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
+
     Examples
     --------
     >>> import fastbp
@@ -179,6 +254,30 @@ class AdamW(Adam):
 @dataclass
 class RMSprop(Optimizer):
     """RMSprop (Tieleman & Hinton 2012).
+
+    With the gradient g, s = alpha * s + (1 - alpha) * g**2, and then
+    p -= learning_rate * g / (sqrt(s) + eps) (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    alpha : float
+        0 <= alpha <= 1.
+    eps : float
+        eps >= 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        `square`, the s above; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
 
     Examples
     --------
