@@ -57,6 +57,14 @@ class History:
         `loss`, and `accuracy` for cross-entropies, of the validation data.
     stopped : str
         Why it ended: "epochs", "target_loss", "patience", "callback", "interrupted", "diverged".
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> x = np.ones((4, 1), np.float32)
+    >>> history = fastbp.Sequential(fastbp.Dense(1, 1)).fit(x, x, loss="squared_error", epochs=3)
+    >>> history.epochs, len(history.loss), history.stopped
+    (3, 3, 'epochs')
     """
 
     loss: list[float] = field(default_factory=list)
@@ -118,7 +126,8 @@ def fit(
         Stop once the epoch's loss is at or below it.
     patience : int, optional
         Stop once this many epochs in a row have not lowered the best loss (the validation loss
-        where there is one) by more than a ten-thousandth of it.
+        where there is one) by more than a ten-thousandth of it. The network keeps the weights of
+        the last epoch, not of the best one.
     callbacks : iterable of functions (net, history)
         Called after every epoch; one that returns True stops the training.
     progress : bool
