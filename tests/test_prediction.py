@@ -1,5 +1,7 @@
 """What `predict` keeps from one call to the next, and what it looks at again."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -93,3 +95,35 @@ def test_threads_that_predict_with_one_network():
     with ThreadPoolExecutor(4) as pool:
         for y, wanted in zip(pool.map(net.predict, batches), expected, strict=True):
             np.testing.assert_array_equal(y, wanted)
+
+
+def test_threads_whose_first_predictions_compile():
+    # Another type was compiled before, as in a process that has used both.
+    code = """
+import sys, threading
+import numpy as np, fastbp
+
+sys.setswitchinterval(1e-6)
+ready, failed = threading.Barrier(8), []
+
+def predict(dtype):
+    net, x = fastbp.Sequential(fastbp.Dense(2, 1, dtype=dtype)), np.ones((3, 2), dtype)
+    if dtype == "float32":
+        ready.wait()
+    try:
+        net.predict(x)
+    except Exception as fault:
+        failed.append(fault)
+
+predict("float64")
+threads = [threading.Thread(target=predict, args=("float32",)) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(failed)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.stdout == "[]\n", ended.stderr

@@ -42,6 +42,23 @@ def prepare(
     words[AT_SECOND] = number_of(address(second, 0))
 
 
+_named: set[tuple[object, ...]] = set()  # types of arguments
+
+
+def of_named_types(function):
+    """A launcher that raises TypeError for types that `first` has not named."""
+    dispatcher = launcher(function)
+    compile_kernel = dispatcher.compile
+
+    def compile_named(arguments):
+        if arguments not in _named:
+            raise TypeError(f"{function.__name__}: not for {arguments}")
+        return compile_kernel(arguments)
+
+    dispatcher.compile = compile_named
+    return dispatcher
+
+
 @inline
 def operand(words, place, x, size):
     """An operand with numbers like those of x."""
@@ -71,7 +88,7 @@ def is_like(x, table, words):
     return words[WEIGHTED] == 0 and network_room(n, table) <= words[WORK]
 
 
-@launcher
+@of_named_types
 def prepared_step(x, t, words):
     """`network_step` for a batch like the prepared one; NaN, and no step, for another."""
     table, size = layers_of(words), words[SIZE]
@@ -89,7 +106,7 @@ def prepared_step(x, t, words):
     )  # fmt: skip
 
 
-@launcher
+@of_named_types
 def prepared_forward(x, words, y):
     """`network_forward` without masks for a batch like the prepared one; returns whether it is.
 
@@ -105,17 +122,9 @@ def prepared_forward(x, words, y):
 
 
 def first(kernel, *arguments):
-    """Call a kernel of this module, which from now on takes arrays of these types.
-
-    It compiles for no others, but raises TypeError.
-    """
+    """Call a kernel of this module, which from now on takes arrays of these types."""
     try:
-        if kernel.overloads:
-            return kernel(*arguments)
+        return kernel(*arguments)
     except TypeError:
-        kernel.disable_compile(False)
-    try:
-        kernel.compile(tuple(map(typeof, arguments)))
-    finally:
-        kernel.disable_compile()
+        _named.add(tuple(map(typeof, arguments)))
     return kernel(*arguments)
