@@ -116,8 +116,9 @@ def table_of_steps(results, folder):
         *footnote(
             "One training step (forward, loss, backward, gradient descent), float32, microseconds, "
             f"beside the fastest of {'; '.join(others)}. NumPy is the reference twin, in place is "
-            "written by hand; faster: its time over ours. `fit` and scan: steps in one call, an "
-            "epoch; fit is compared with everything.",
+            "written by hand. Faster: its time over ours; 1 thread: the same ratio when everyone "
+            "has one thread; % of peak: share of the multiply-add peak that the run measured. "
+            "`fit` and scan: steps in one call, an epoch; fit is compared with everything.",
             *(
                 f"{what}: {verdict(measured, name_of_step)}"
                 for what, measured in (
@@ -168,15 +169,22 @@ def origin(results, command):
     return " ".join(filter(None, parts))
 
 
+def machine_of(results):
+    return results["provenance"]["processor"], results["provenance"]["threads"]
+
+
 def table_of_runs(results, folder):
     """A row per class of shapes and run of `fastbp bench dense`: from the least to the largest."""
-    names = ("512 and more", "128 to 512", "below 128", "1 to 8 rows", "odd and round sizes")
+    names = ("large", "medium", "small", "few rows", "odd and round sizes")
     selections = ("large", "medium", "small", "few", "odd")
     lines = [
+        "The classes are those of `--shapes`; `fastbp/benchmarks/dense.py` lists them.",
+        "",
         "| shapes | layer | forward, % of peak | backward | both | faster | lost |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     runs = [load(path) for path in sorted(folder.glob("dense-*.json"))]
+    runs = [run for run in runs if machine_of(run) == machine_of(results)]  # the footnote names one
     for label, selection in zip(names, selections, strict=True):
         wanted = set(SELECTIONS[selection])
         for run in runs:

@@ -5,7 +5,7 @@ Each error names the argument, what was expected, what came, and the way out.
 
 import math
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -72,11 +72,13 @@ def fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     return all(got == want or type(want) is str for got, want in zip(shape, wanted, strict=True))
 
 
-def is_ready(value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None) -> bool:
+def is_ready(
+    value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None
+) -> TypeGuard[Array]:
     """Whether kernels take a value as it is, to read and to write: so is almost every one."""
     return (
         type(value) is np.ndarray
-        and value.dtype == dtype
+        and (value.dtype in FLOATS if dtype is None else value.dtype == dtype)  # None == float64
         and value.flags.carray
         and fits(value.shape, shape)
     )
@@ -107,7 +109,7 @@ def check_array(
             f"{name}: expected a NumPy array, got {type(value).__name__}; "
             f"pass np.asarray({name}, dtype=np.{dtype or 'float32'})"
         )
-    if type(value) is np.ndarray and is_ready(value, shape, dtype):
+    if is_ready(value, shape, dtype):
         return value  # below, what is wrong is found and named
     check_plain(name, value)
     if dtype is None and value.dtype not in FLOATS:
@@ -136,7 +138,7 @@ def as_input(
     name: str, value: object, shape: tuple[int | str, ...], dtype: np.dtype[Any] | None = None
 ) -> Array:
     """The checked array as kernels take it; it may be read-only."""
-    if type(value) is np.ndarray and is_ready(value, shape, dtype):
+    if is_ready(value, shape, dtype):
         return value
     return unlocked(check_array(name, value, shape, dtype))
 

@@ -127,17 +127,76 @@ def workspace(
 
 
 def njit_predict(net: "Sequential") -> Any:
-    """A function predict(workspace, x, y) that @njit code may call; y (n, m) is overwritten."""
+    """A function predict(workspace, x, y) for @njit code.
+
+    The same function serves every network: what differs is in the workspace. Nothing is checked:
+    the arrays are C-contiguous, of the network's type, with n at most the workspace's batch_size.
+
+    Returns
+    -------
+    function
+        x: (n, in_features); y: (n, out_features), overwritten by the output. Returns nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> net = fastbp.Sequential(fastbp.Dense(1, 1, init="zeros", dtype="float64"))
+    >>> y = np.empty((2, 1))
+    >>> net.njit_predict()(net.workspace(batch_size=2), np.ones((2, 1)), y)
+    >>> y
+    array([[0.],
+           [0.]])
+    """
     return space.predict
 
 
 def njit_loss_and_gradients(net: "Sequential") -> Any:
-    """A function (workspace, x, t) -> loss for @njit code; fills workspace.gradients."""
+    """A function (workspace, x, t) -> loss for @njit code; fills workspace.gradients.
+
+    The same function serves every network: what differs is in the workspace. Nothing is checked:
+    the arrays are C-contiguous, of the network's type, with n at most the workspace's batch_size.
+
+    Returns
+    -------
+    function
+        x: (n, in_features); t: (n, out_features), or int64 labels (n,) for softmax_cross_entropy.
+        The loss is NaN where x or t holds one.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> net = fastbp.Sequential(fastbp.Dense(1, 1, init="zeros", dtype="float64"))
+    >>> space = net.workspace(batch_size=1, loss="squared_error")
+    >>> net.njit_loss_and_gradients()(space, np.array([[2.0]]), np.array([[3.0]]))
+    9.0
+    >>> space.gradients
+    array([-12.,  -6.])
+    """
     return space.loss_and_gradients
 
 
 def njit_step(net: "Sequential") -> Any:
-    """A function step(workspace, x, t) -> loss for @njit code: one step of the optimiser."""
+    """A function step(workspace, x, t) -> loss for @njit code: one step of the optimiser.
+
+    The same function serves every network: what differs is in the workspace. Nothing is checked:
+    the arrays are C-contiguous, of the network's type, with n at most the workspace's batch_size.
+
+    Returns
+    -------
+    function
+        x, t: as in `njit_loss_and_gradients`. The loss is that before the step; if it is not
+        finite, the parameters stay as they are.
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> net = fastbp.Sequential(fastbp.Dense(1, 1, init="zeros", dtype="float64"))
+    >>> space = net.workspace(batch_size=1, optimizer=fastbp.SGD(0.1))
+    >>> net.njit_step()(space, np.array([[2.0]]), np.array([[3.0]]))
+    9.0
+    >>> net.layers[0].w
+    array([[1.2]])
+    """
     return space.step
 
 

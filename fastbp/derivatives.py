@@ -73,6 +73,11 @@ def jacobian(net: "Sequential", x: Array) -> Array:
     x : (n, in_features) array
         Finite.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no such array of the network's type, or holds NaN or infinity.
+
     Examples
     --------
     >>> import numpy as np, fastbp
@@ -101,6 +106,11 @@ def laplacian(net: "Sequential", x: Array) -> Array:
     ----------
     x : (n, in_features) array
         Finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no such array of the network's type, or holds NaN or infinity.
 
     Examples
     --------

@@ -23,6 +23,7 @@ from . import machine
 from .checks import Array, check_choice
 from .kernels import codes, cpu
 from .kernels.cpu.engines import LAYER_SIZES, ROW_SIZES, choices
+from .kernels.cpu.jit import source_stamp
 
 ENGINES = ("auto", "tiles", "blas")
 ALL_TILES, ALL_BLAS = 0, -1  # every bit of the table in memory
@@ -185,6 +186,7 @@ def settings(threads: int) -> dict[str, Any]:
         "blas": machine.scipy_blas(),
         "blas_threads": {name: os.environ[name] for name in BLAS_THREADS if name in os.environ},
         "fastbp": _version(),
+        "kernels": source_stamp()[:16],
         "numba": metadata.version("numba"),
     }
 
@@ -325,7 +327,7 @@ def _race(call: Callable[[], object], rounds: int) -> tuple[float, float]:
     for engine in times:
         choices[...] = engine
         call()
-        once = max(_seconds(call, 1), 1e-7)
+        once = max(seconds_of(call, 1), 1e-7)
         calls[engine], slowest = max(1, round(TURN / once)), max(slowest, 2 * once)
     rounds = min(rounds, max(3, round(LIMIT / slowest)))
     for _ in range(rounds):
@@ -333,11 +335,12 @@ def _race(call: Callable[[], object], rounds: int) -> tuple[float, float]:
             choices[...] = engine
             time.sleep(REST)
             call()  # untimed: the other one has the caches
-            seconds.append(_seconds(call, calls[engine]))
+            seconds.append(seconds_of(call, calls[engine]))
     return float(np.median(times[ALL_TILES])), float(np.median(times[ALL_BLAS]))
 
 
-def _seconds(call: Callable[[], object], calls: int) -> float:
+def seconds_of(call: Callable[[], object], calls: int) -> float:
+    """Of one call, as the mean of some in a row."""
     start = time.perf_counter()
     for _ in range(calls):
         call()

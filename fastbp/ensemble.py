@@ -82,6 +82,18 @@ class Ensemble:
             If `each` has not one entry per member.
         Exception
             What the first member raised that failed; members that had not begun stay as they were.
+
+        Examples
+        --------
+        Two members with learning rates of their own:
+
+        >>> import numpy as np, fastbp
+        >>> ensemble = fastbp.Ensemble(fastbp.Sequential(fastbp.Dense(1, 1)), 2)
+        >>> x = np.ones((4, 1), np.float32)
+        >>> rates = [{"optimizer": fastbp.SGD(rate)} for rate in (0.1, 0.01)]
+        >>> histories = ensemble.fit(x, x, loss="squared_error", epochs=3, each=rates)
+        >>> [history.epochs for history in histories]
+        [3, 3]
         """
         own = [{} for _ in self.nets] if each is None else list(each)
         if len(own) != len(self.nets):
@@ -125,6 +137,15 @@ class Ensemble:
         return histories
 
     def predict(self, x: Array) -> Array:
-        """The outputs (members, n, out_features) of all members for x (n, in_features)."""
+        """The outputs (members, n, out_features) of all members for x (n, in_features).
+
+        Examples
+        --------
+        >>> import numpy as np, fastbp
+        >>> ensemble = fastbp.Ensemble(fastbp.Sequential(fastbp.Dense(2, 1)), 3, seed=0)
+        >>> y = ensemble.predict(np.ones((5, 2), np.float32))
+        >>> y.shape, y.mean(axis=0).shape
+        ((3, 5, 1), (5, 1))
+        """
         with ThreadPoolExecutor(get_num_threads()) as pool:
             return np.stack(list(pool.map(lambda net: net.predict(x), self.nets)))

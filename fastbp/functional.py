@@ -103,6 +103,14 @@ def dense_forward(
         What `dense_backward` needs: y itself, z for the activations that keep z, or f'(z) of an
         expression.
 
+    Raises
+    ------
+    TypeError
+        For what is no array, or of another type than w.
+    ValueError
+        For a wrong shape or layout, an unknown activation or precision, and an `out` that is
+        read-only or shares memory with another array.
+
     Examples
     --------
     >>> import numpy as np, fastbp
@@ -175,6 +183,11 @@ def dense_backward(
     dx : (n, k) array or None
     dw : (k, m) array
     db : (m,) array or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `dense_forward`.
 
     Examples
     --------
@@ -260,6 +273,11 @@ def squared_error(
     loss : float
     dy : (n, m) array
 
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of another kind, type, shape or layout; for NaN or infinity in them.
+
     Examples
     --------
     >>> import numpy as np, fastbp
@@ -273,6 +291,11 @@ def half_squared_error(
     y: Array, t: Array, sample_weight: Array | None = None, out: Array | None = None
 ) -> tuple[float, Array]:
     """Mean over the batch of sum((y - t)**2) / 2, and its gradient dy; see `squared_error`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `squared_error`.
 
     Examples
     --------
@@ -294,6 +317,16 @@ def huber(
     """Mean over the batch of Huber's loss (1964), and its gradient dy; see `squared_error`.
 
     With d = y - t: d**2 / 2 where |d| <= delta, delta (|d| - delta / 2) beyond.
+
+    Parameters
+    ----------
+    delta : float
+        delta > 0: where the square ends.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in `squared_error`, and for a delta that is no finite number > 0.
 
     Examples
     --------
@@ -369,6 +402,12 @@ def binary_cross_entropy(
     dz : (n, m) array
         (sigmoid(z) - t) / n.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of another kind, type, shape or layout; for NaN or infinity in them, and for
+        targets outside of [0, 1].
+
     Examples
     --------
     >>> import numpy as np, fastbp
@@ -400,6 +439,12 @@ def softmax_cross_entropy(
     loss : float
     dz : (n, m) array
         (softmax(z) - t) / n for targets that sum to one.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arrays of another kind, type, shape or layout; for NaN or infinity in them, and for
+        labels outside of 0..m-1.
 
     Examples
     --------

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from . import __version__, engines, machine
 from .parallel import get_num_threads, start_threads
-from .warmup import cache_folder
+from .warmup import kernel_folder
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy")
 
@@ -44,7 +44,7 @@ def collect() -> dict[str, Any]:
 
 
 def _kernel_cache() -> dict[str, Any]:
-    folder = cache_folder()
+    folder = kernel_folder()
     if folder is None:
         return {"path": None, "writable": False, "files": 0}
     return {"path": str(folder), "writable": _writable(folder), "files": _files(folder)}

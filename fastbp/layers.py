@@ -9,9 +9,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import expressions, functional, initializers
-from .checks import Array, as_generator, as_input, check_count, check_dtype, check_number
+from .checks import (
+    Array,
+    as_generator,
+    as_input,
+    check_count,
+    check_dtype,
+    check_flag,
+    check_number,
+)
 from .functional import Activation, activation_code
-from .kernels import cpu
+from .kernels import codes, cpu
 
 
 class Dense:
@@ -69,7 +77,7 @@ class Dense:
     ) -> None:
         self.in_features = check_count("in_features", in_features)
         self.out_features = check_count("out_features", out_features)
-        self.bias = bool(bias)
+        self.bias = check_flag("bias", bias)
         self.dtype = check_dtype(dtype)
         self.activation = expressions.activation(activation, self.dtype)
         self.owned = False  # by a network, which then holds the parameters
@@ -198,7 +206,7 @@ class Dropout:
 
     def mask_seed(self, number: int) -> int:
         """The seed of the mask of one pass in training, counted from 1."""
-        return (self.seed + number * 0xD1342543DE82EF95) % 2**63
+        return (self.seed + number * codes.NEXT_SEED) % 2**63
 
     def _launch(self, x: Array) -> Array:
         y = np.empty_like(x)

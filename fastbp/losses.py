@@ -99,6 +99,18 @@ class Loss:
 class Huber(Loss):
     """Huber's loss (1964): d**2 / 2 where |d| <= delta, delta (|d| - delta / 2) beyond.
 
+    d = y - t; the loss of a row is the sum over its outputs (docs/losses.md).
+
+    Parameters
+    ----------
+    delta : float
+        delta > 0: where the square ends.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If delta is no finite number > 0.
+
     Examples
     --------
     >>> import fastbp

@@ -37,6 +37,15 @@ class Memory:
         Room for the rows of one batch.
     copies : int
         Of parameters and state, for the case of divergence, and the order of the rows.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> told = fastbp.Sequential(fastbp.Dense(784, 10)).memory(batch_size=32)
+    >>> told.network  # 7,850 parameters and as many gradients, 4 bytes each
+    62800
+    >>> told.step == told.network + told.state + told.work
+    True
     """
 
     network: int

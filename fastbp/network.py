@@ -227,6 +227,14 @@ class Sequential:
         recompute : bool
             As in `fit`.
 
+        Raises
+        ------
+        TypeError, ValueError
+            As in `loss_and_gradients`, and for a wrong optimizer or setting of it.
+        DivergenceError
+            If the loss is not finite though the data are. In each case the parameters and the
+            optimizer are as they were.
+
         Examples
         --------
         >>> import numpy as np, fastbp
@@ -341,6 +349,11 @@ class Sequential:
         loss : str or Loss, optional
             binary_cross_entropy or softmax_cross_entropy; default: the one of the last `fit`.
 
+        Raises
+        ------
+        TypeError, ValueError
+            For a wrong x, for another loss, and for none before the first `fit`.
+
         Examples
         --------
         >>> import numpy as np, fastbp
@@ -374,6 +387,11 @@ class Sequential:
             As in `loss_and_gradients`.
         loss : str, Loss or function, optional
             Default: the one of the last `fit`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As in `loss_and_gradients`; if no loss is named before the first `fit`.
 
         Examples
         --------

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
-from .checks import Array, check_choice, check_number
+from .checks import Array, check_choice, check_flag, check_number
 from .kernels import codes
 from .scratch import zeros
 
@@ -24,10 +24,15 @@ class Optimizer:
     state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raise TypeError or ValueError for a setting: a user may change each at any time."""
         check_number("learning_rate", self.learning_rate, 0, above=True)
 
     def check(self, parameters: Array) -> None:
-        """Raise ValueError if the state belongs to a network of another size or dtype."""
+        """Raise for the settings, or if the state belongs to a network of another size or dtype."""
+        self.check_settings()
         for slot, array in self.state.items():
             if array.shape != parameters.shape or array.dtype != parameters.dtype:
                 raise ValueError(
@@ -82,6 +87,31 @@ def slots(state: dict[str, Array], parameters: Array) -> tuple[Array, Array]:
 class SGD(Optimizer):
     """Gradient descent, with momentum (Polyak 1964) or Nesterov's (1983) where asked for.
 
+    With the gradient g, p -= learning_rate * g. With momentum v = momentum * v + g, and then
+    p -= learning_rate * v, or with nesterov p -= learning_rate * (g + momentum * v)
+    (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    momentum : float
+        0 <= momentum <= 1.
+    nesterov : bool
+        True needs momentum > 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        With momentum `velocity`, the v above; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
+
     Examples
     --------
     >>> import fastbp
@@ -93,10 +123,10 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         check_number("momentum", self.momentum, 0, 1)
-        if self.nesterov and self.momentum == 0:
+        if check_flag("nesterov", self.nesterov) and self.momentum == 0:
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0")
 
     def slots(self) -> tuple[str, ...]:
@@ -117,6 +147,31 @@ class SGD(Optimizer):
 class Adam(Optimizer):
     """Adam (Kingma & Ba 2015).
 
+    With the gradient g, m = beta1 * m + (1 - beta1) * g and v = beta2 * v + (1 - beta2) * g**2. In
+    step t, counted from 1, p -= learning_rate * m' / (sqrt(v') + eps), where
+    m' = m / (1 - beta1**t) and v' = v / (1 - beta2**t) (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    beta1, beta2 : float
+        0 <= beta < 1.
+    eps : float
+        eps >= 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        `m` and `v`; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
+
     Examples
     --------
     >>> import fastbp
@@ -129,8 +184,8 @@ class Adam(Optimizer):
     beta2: float = 0.999
     eps: float = 1e-8
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         for name in ("beta1", "beta2"):
             check_number(name, getattr(self, name), 0, 1, below=True)
         check_number("eps", self.eps, 0)
@@ -153,6 +208,31 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019), of every parameter.
 
+    p *= 1 - learning_rate * weight_decay, then a step of `Adam` (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    beta1, beta2 : float
+        0 <= beta < 1.
+    eps : float
+        eps >= 0.
+    weight_decay : float
+        weight_decay >= 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        `m` and `v`, as in `Adam`; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
+
     Examples
     --------
     >>> import fastbp
@@ -162,8 +242,8 @@ class AdamW(Adam):
 
     weight_decay: float = 0.01
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         check_number("weight_decay", self.weight_decay, 0)
 
     def numbers(self) -> tuple[float, ...]:
@@ -174,6 +254,30 @@ class AdamW(Adam):
 @dataclass
 class RMSprop(Optimizer):
     """RMSprop (Tieleman & Hinton 2012).
+
+    With the gradient g, s = alpha * s + (1 - alpha) * g**2, and then
+    p -= learning_rate * g / (sqrt(s) + eps) (docs/optimisers.md).
+
+    Parameters
+    ----------
+    learning_rate : float
+        learning_rate > 0.
+    alpha : float
+        0 <= alpha <= 1.
+    eps : float
+        eps >= 0.
+
+    Attributes
+    ----------
+    step : int
+        How many steps were taken.
+    state : dict of (size,) arrays
+        `square`, the s above; empty before the first step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a setting of another type or out of its range; if it was set later, at its next use.
 
     Examples
     --------
@@ -186,8 +290,8 @@ class RMSprop(Optimizer):
     alpha: float = 0.99
     eps: float = 1e-8
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check_settings(self) -> None:
+        super().check_settings()
         check_number("alpha", self.alpha, 0, 1)
         check_number("eps", self.eps, 0)
 

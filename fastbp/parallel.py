@@ -41,7 +41,14 @@ def set_num_threads(count: int) -> None:
 
 
 def get_num_threads() -> int:
-    """The number of threads that the CPU kernels use."""
+    """The number of threads that the CPU kernels use.
+
+    Examples
+    --------
+    >>> import fastbp
+    >>> fastbp.get_num_threads() >= 1
+    True
+    """
     return _default() if _wanted is None else _wanted
 
 

@@ -87,10 +87,6 @@ class Plan:
         recipe[codes.CLIP], numbers[codes.LIMIT] = limit
         optimizer.describe(recipe, numbers)
 
-    def set_count(self, optimizer: Optimizer) -> None:
-        """The steps taken so far."""
-        self.recipe[codes.STEP] = optimizer.step
-
     def passed(self, times: int) -> None:
         """Count forward passes in training for the masks of the dropout layers."""
         for _, layer in self.dropouts:

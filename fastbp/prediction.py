@@ -26,6 +26,16 @@ class Operands(threading.local):
 def predict(net: "Sequential", x: Array) -> Array:
     """The output (n, out_features) for x (n, in_features): logits for the cross-entropies.
 
+    Parameters
+    ----------
+    x : (n, in_features) array
+        Of the network's type, C-contiguous. A NaN in it is no error: it shows in its row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If x is no such array.
+
     Examples
     --------
     >>> import numpy as np, fastbp

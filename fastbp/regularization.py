@@ -11,6 +11,19 @@ from .kernels import codes
 class ClipNorm:
     """Scale all gradients together so that their Euclidean norm is at most `max_norm`.
 
+    g *= min(1, max_norm / norm), with norm = sqrt(sum(g**2)) over the gradients of all parameters,
+    the L2 penalty's included; their direction stays (docs/optimisers.md).
+
+    Parameters
+    ----------
+    max_norm : float
+        max_norm > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If max_norm is no finite number > 0.
+
     Examples
     --------
     >>> import fastbp
@@ -35,6 +48,19 @@ class ClipNorm:
 @dataclass(frozen=True)
 class ClipValue:
     """Limit every gradient to [-limit, limit].
+
+    g = min(max(g, -limit), limit), each by itself: their direction may change
+    (docs/optimisers.md).
+
+    Parameters
+    ----------
+    limit : float
+        limit > 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If limit is no finite number > 0.
 
     Examples
     --------

@@ -59,6 +59,14 @@ class History:
         `loss`, and `accuracy` for cross-entropies, of the validation data.
     stopped : str
         Why it ended: "epochs", "target_loss", "patience", "callback", "interrupted", "diverged".
+
+    Examples
+    --------
+    >>> import numpy as np, fastbp
+    >>> x = np.ones((4, 1), np.float32)
+    >>> history = fastbp.Sequential(fastbp.Dense(1, 1)).fit(x, x, loss="squared_error", epochs=3)
+    >>> history.epochs, len(history.loss), history.stopped
+    (3, 3, 'epochs')
     """
 
     loss: list[float] = field(default_factory=list)
@@ -120,7 +128,8 @@ def fit(
         Stop once the epoch's loss is at or below it.
     patience : int, optional
         Stop once this many epochs in a row have not lowered the best loss (the validation loss
-        where there is one) by more than a ten-thousandth of it.
+        where there is one) by more than a ten-thousandth of it. The network keeps the weights of
+        the last epoch, not of the best one.
     callbacks : iterable of functions (net, history)
         Called after every epoch; one that returns True stops the training.
     progress : bool
@@ -186,8 +195,9 @@ def fit(
     patience = None if patience is None else check_count("patience", patience)
     optimizer, clip = optimizers.resolve(optimizer), regularization.resolve(clip)
     optimizer.check(net.parameters)
-    rng = as_generator(seed, "seed") if shuffle else None
+    rng = as_generator(seed, "seed") if check_flag("shuffle", shuffle) else None
     recompute = check_flag("recompute", recompute)
+    show = bar if check_flag("progress", progress) else none
     callbacks = check_callbacks(callbacks)
     data_budget = _check_budget(net.device, data_budget)
     batch = _check_data(net, x, t, loss, sample_weight, l2)
@@ -201,7 +211,7 @@ def fit(
     history = net.history = History()
     net.loss, diverged = batch[0], ""
     best, stalled = np.inf, 0  # the loss that is watched; epochs in a row that have not lowered it
-    with (bar if progress else none)(epochs) as report:
+    with show(epochs) as report:
         try:
             for _ in range(epochs):
                 start = time.perf_counter()
@@ -295,6 +305,7 @@ class Run:
         """One pass over the data; the mean loss, weighted as the rows are."""
         plan, n = self.plan, len(self.batch[2])
         begun, begin, sums = self.state(), 0, np.zeros(3)
+        self.optimizer.check_settings()  # a callback may have changed them
         self.begin_epoch()
         while begin < n:
             start, before = time.perf_counter(), begin

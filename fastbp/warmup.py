@@ -13,7 +13,7 @@ import numpy as np
 from . import engines
 from .checks import Array, check_dtype
 from .kernels import cpu
-from .kernels.cpu import binding, threads
+from .kernels.cpu import binding, prepared, threads
 from .layers import Dense, Dropout
 from .losses import LOSSES
 from .network import Sequential
@@ -100,10 +100,10 @@ def warmup(
     table = engines.measure(get_num_threads(), progress) if measure else None
     path = engines.save(table) if table is not None else None
     seconds = time.perf_counter() - start
-    return Warmup(compiled, loaded, seconds, cache_folder(), table, path)
+    return Warmup(compiled, loaded, seconds, kernel_folder(), table, path)
 
 
-def cache_folder() -> Path | None:
+def kernel_folder() -> Path | None:
     """Where compiled kernels are kept; None if no folder was writable."""
     path = cpu.dense_forward._cache.cache_path
     return Path(path) if path else None
@@ -112,6 +112,7 @@ def cache_folder() -> Path | None:
 def cache_counts() -> tuple[int, int]:
     """Kernels that this process has loaded from the cache, and compiled."""
     kernels = [*(getattr(cpu, name) for name in cpu.__all__), threads.work]
+    kernels += [prepared.prepare, prepared.prepared_step, prepared.prepared_forward]
     kernels += [function.dispatcher for function in binding.functions]
     stats = [kernel.stats for kernel in kernels]
     hits = sum(sum(s.cache_hits.values()) for s in stats)

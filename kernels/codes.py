@@ -45,7 +45,7 @@ def keeps_array(activation):
     return activation in KEEPS_Z or activation >= EXPRESSION
 
 
-LEAKY_SLOPE = 0.01  # f'(z) of leaky_relu for z < 0
+LEAKY_SLOPE = 0.01  # f'(z) of leaky_relu for z <= 0
 
 # gelu_tanh(z) = z/2 (1 + tanh(GELU_SCALE (z + GELU_CUBIC z**3))), Hendrycks & Gimpel 2016
 GELU_SCALE = 0.7978845608028654  # sqrt(2/pi)
@@ -92,3 +92,7 @@ DENSE, DROPOUT = range(2)
 LOSS, CLIP, OPTIMIZER, STEP, WEIGHTS = range(5)
 DELTA, L2, LIMIT, FIRST = range(4)
 RATES = FIRST + 5
+
+# Between the seeds of a dropout layer's masks, from one pass to the next; odd, so that no seed
+# comes twice.
+NEXT_SEED = 0xD1342543DE82EF95

@@ -243,6 +243,13 @@ def test_cache_folder(environment, folder, monkeypatch):
     assert engines.cache_folder().as_posix() == folder
 
 
+def test_a_table_holds_for_the_kernels_it_was_measured_with(monkeypatch):
+    engines.save(table_of())
+    assert engines.read(engines.settings(fastbp.get_num_threads())) == table_of()
+    monkeypatch.setattr(engines, "source_stamp", lambda: "f" * 64)
+    assert engines.read(engines.settings(fastbp.get_num_threads())) is None
+
+
 def test_measure_times_both_engines_and_follows_the_result(monkeypatch):
     monkeypatch.setattr(engines, "TURN", 1e-5)
     monkeypatch.setattr(engines, "REST", 0.0)

@@ -110,6 +110,8 @@ def test_repr(layer, text):
         ({"dtype": "float16"}, TypeError, "dtype: expected float32 or float64, got 'float16'"),
         ({"dtype": None}, TypeError, "dtype: expected float32 or float64, got None"),
         ({"dtype": "nonsense"}, TypeError, "dtype: expected float32 or float64, got 'nonsense'"),
+        ({"bias": "no"}, TypeError, "bias: expected True or False, got 'no'"),
+        ({"bias": np.ones(2)}, TypeError, "bias: expected True or False, got array([1., 1.])"),
         ({"rng": 0.5}, TypeError, "rng: expected a numpy.random.Generator or an integer seed, got"),
         ({"rng": -1}, ValueError, "rng: expected an integer >= 0, got -1"),
     ],

@@ -126,6 +126,7 @@ def test_unknown_name_lists_the_known_ones(value):
             ValueError,
             "nesterov: expected momentum > 0 with it, got momentum=0",
         ),
+        ("SGD", {"nesterov": "no"}, TypeError, "nesterov: expected True or False, got 'no'"),
         ("Adam", {"beta1": 1}, ValueError, "beta1: expected a finite number >= 0 and < 1, got 1"),
         ("AdamW", {"beta2": 1.0}, ValueError, "beta2: expected a finite number >= 0 and < 1, got"),
         ("Adam", {"eps": -1e-8}, ValueError, "eps: expected a finite number >= 0, got -1e-08"),
@@ -137,6 +138,15 @@ def test_unknown_name_lists_the_known_ones(value):
 def test_wrong_numbers(kind, numbers, error, text):
     with pytest.raises(error, match=re.escape(text)):
         getattr(fastbp, kind)(**numbers)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("value", [-5, np.nan])
+def test_a_wrong_number_that_was_set_later(name, value):
+    optimizer, p = OPTIMIZERS[name](), np.ones(3)
+    optimizer.learning_rate = value
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number > 0, got"):
+        optimizer.check(p)
 
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "sgd"])

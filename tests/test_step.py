@@ -120,6 +120,20 @@ def test_other_arguments_count(other):
     assert not np.array_equal(after(*calls, make=fastbp.SGD), unchanged)
 
 
+def test_a_wrong_rate_between_calls_is_refused():
+    (x, t), net, optimizer = batch(), network(), fastbp.Adam()
+    for _ in range(2):
+        net.train_step(x, t, "squared_error", optimizer)
+    before = net.parameters.copy()
+    optimizer.learning_rate = -5
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number > 0, got -5"):
+        net.train_step(x, t, "squared_error", optimizer)
+    np.testing.assert_array_equal(net.parameters, before)
+    optimizer.learning_rate = 0.1
+    net.train_step(x, t, "squared_error", optimizer)
+    assert optimizer.step == 3
+
+
 def test_a_function_is_called_with_every_step():
     (x, t), net, scale = batch(), network(), 1.0
     optimizer = fastbp.SGD(1e-9)

@@ -474,6 +474,17 @@ def test_ctrl_c_within_an_epoch():
     assert (net.parameters != passed).any()
 
 
+def test_a_wrong_rate_of_a_callback_is_refused():
+    net, optimizer = make(), fastbp.SGD(0.1)
+
+    def turn(net, history):
+        optimizer.learning_rate = -5
+
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number > 0, got -5"):
+        fit(net, optimizer=optimizer, callbacks=[turn])
+    assert net.history.epochs == 1
+
+
 def test_an_error_of_a_callback_passes_through():
     def fails(net, history):
         raise ZeroDivisionError("mine")
@@ -620,6 +631,8 @@ REFUSED = {
         "optimizer: expected one of sgd, adam, adamw, rmsprop; got 'Adam'",
     ),
     "loss": ({"loss": "mse"}, ValueError, "loss: expected one of squared_error, half_squared_er"),
+    "shuffle": ({"shuffle": "no"}, TypeError, "shuffle: expected True or False, got 'no'"),
+    "progress": ({"progress": 1}, TypeError, "progress: expected True or False, got 1"),
     "seed": (
         {"seed": "0"},
         TypeError,

@@ -70,7 +70,7 @@ net = fastbp.Sequential(
 )
 x, t, s = np.ones((5, 3), np.float32), np.array([0, 1, 0, 1, 1]), np.ones(5, np.float32)
 net.fit(x, t, loss="softmax_cross_entropy", epochs=1, l2=0.1, clip=1.0, sample_weight=s)
-net.evaluate(x, t), net.predict_proba(x)
+net.evaluate(x, t), net.predict_proba(x), net.predict(x), net.predict(x)
 net.train_step(x, t, "softmax_cross_entropy", fastbp.SGD(0.1))
 print(cache_counts() == before)
 """
@@ -142,7 +142,7 @@ def test_info_as_json(small_measurement, capsys):
 
 
 def test_info_without_a_kernel_cache(monkeypatch):
-    monkeypatch.setattr(info, "cache_folder", lambda: None)
+    monkeypatch.setattr(info, "kernel_folder", lambda: None)
     found = info.collect()
     assert found["kernel_cache"] == {"path": None, "writable": False, "files": 0}
     assert "every process compiles anew" in info._facts(found)["kernel cache"]

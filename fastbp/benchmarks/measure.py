@@ -4,7 +4,6 @@ import importlib.util
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..kernels.cpu import simd
+from ..engines import seconds_of
+from ..machine import processor, vector_bits
 from ..parallel import get_num_threads, set_num_threads
 from .settling import Settling
 
@@ -75,9 +75,9 @@ def race(
     for name, one in contenders.items():
         one.prepare()
         one.call()  # it may compile
-        seconds = _seconds(one.call, 1)
+        seconds = seconds_of(one.call, 1)
         if seconds < LONG * budget:
-            seconds = _seconds(one.call, 2)
+            seconds = seconds_of(one.call, 2)
         calls[name] = max(1, round(budget / max(seconds, 1e-7)))
     settling, again = settling or Settling(1), 0
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -88,7 +88,7 @@ def race(
                 settling.wait()
                 if not times[name] or times[name][-1] < LONG * budget:
                     one.call()  # untimed: the one before has the caches
-                seconds = _seconds(one.call, calls[name])
+                seconds = seconds_of(one.call, calls[name])
                 if settling.lasted() or not left:
                     break
                 again += 1
@@ -102,13 +102,6 @@ def race(
         "seconds": {name: middle for name, (_, middle, _) in quartiles.items()},
         "quartiles": {name: [low, high] for name, (low, _, high) in quartiles.items()},
     }
-
-
-def _seconds(function: Callable[[], object], calls: int) -> float:
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls
 
 
 def use_threads(count: int) -> Callable[[], None]:
@@ -174,8 +167,8 @@ def provenance(packages: Iterable[str] = ()) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
-        "processor": _processor(),
-        "vector_bits": 8 * simd.VECTOR_BYTES,
+        "processor": processor(),
+        "vector_bits": vector_bits(),
         "threads": get_num_threads(),
         "versions": versions,
         "missing": missing,
@@ -191,12 +184,3 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if "model name" in line]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()

@@ -62,7 +62,10 @@ class Settling:
             self._turns = max(1, round(self._turns * BURN / min(self._burn() for _ in range(9))))
 
     def wait(self) -> None:
-        """Rest, and again until no thread slows another down; half a second or so at most."""
+        """Rest, and again until no thread slows another down.
+
+        That is half a second if no moment is good, longer while idle threads still spin.
+        """
         for _ in range(TRIES):
             rest()
             if not self._pools:

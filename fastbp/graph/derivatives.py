@@ -207,7 +207,7 @@ def gradient(y: Node, xs: Nodes, *, unused: str = "raise") -> Any:
     ------
     ValueError
         If y is no number, does not depend on one of xs, or depends on it through an operation
-        without a derivative: floor, argmax, a comparison, an index.
+        without a derivative: floor, sign, argmax, a comparison, the places of `pick`.
 
     Examples
     --------

@@ -203,7 +203,14 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 
 def cast(x: Any, dtype: Any) -> Any:
-    """x as another type: the only way from one to another."""
+    """x as another type: the only way from one to another.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> graph.cast(graph.variable("x"), "float32")
+    <cast: () float32>
+    """
     return apply("cast", x, dtype=np.dtype(dtype).name)
 
 
@@ -213,7 +220,15 @@ def stop_gradient(x: Any) -> Any:
 
 
 def matmul(a: Any, b: Any) -> Any:
-    """The product of matrices, or of stacks of them, or with a vector, as `a @ b` in NumPy."""
+    """The product of matrices, or of stacks of them, or with a vector, as `a @ b` in NumPy.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> a = graph.variable("a", (None, 3))
+    >>> graph.matmul(a, graph.variable("b", (3, 4)))
+    <matmul: (None, 4) float64>
+    """
     if not isinstance(a, Node) and not isinstance(b, Node):
         return np.matmul(a, b)
     if 0 in (np.ndim(a), np.ndim(b)):
@@ -248,7 +263,14 @@ def dense(x: Any, w: Any, b: Any = None, activation: str = "identity") -> Any:
 
 
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
-    """x with its axes in another order, by default in reverse."""
+    """x with its axes in another order, by default in reverse.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> graph.transpose(graph.variable("x", (2, 3))).shape
+    (3, 2)
+    """
     order = tuple(reversed(range(x.ndim))) if axes is None else tuple(axes)
     return apply("transpose", x, axes=tuple(a + x.ndim if a < 0 else a for a in order))
 
@@ -260,12 +282,26 @@ def swap(x: Any) -> Any:
 
 
 def reshape(x: Any, shape: Any) -> Any:
-    """x in another shape with as many elements, whatever the batch size; None is the batch size."""
+    """x in another shape with as many elements, whatever the batch size; None is the batch size.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> graph.reshape(graph.variable("x", (None, 2, 3)), (None, 6)).shape
+    (None, 6)
+    """
     return apply("reshape", x, shape=check_shape("reshape", shape))
 
 
 def broadcast(x: Any, shape: Any) -> Any:
-    """x repeated to a shape, as in NumPy; None is the batch size, and the result then a node."""
+    """x repeated to a shape, as in NumPy; None is the batch size, and the result then a node.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> graph.broadcast(graph.variable("b", (3,)), (None, 3)).shape
+    (None, 3)
+    """
     sizes = check_shape("broadcast", shape)
     if None in sizes and not isinstance(x, Node):
         x = constant(x)
@@ -273,7 +309,15 @@ def broadcast(x: Any, shape: Any) -> Any:
 
 
 def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:
-    """The parts one after the other along an axis."""
+    """The parts one after the other along an axis.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> a = graph.variable("a", (None, 3))
+    >>> graph.concatenate([a, 2 * a], axis=1).shape
+    (None, 6)
+    """
     if not parts:
         raise ValueError("concatenate: expected at least one part, got none")
     (place,) = _axes("concatenate", axis, parts[0].ndim)
@@ -281,7 +325,15 @@ def concatenate(parts: Sequence[Any], axis: int = 0) -> Any:
 
 
 def stack(parts: Sequence[Any], axis: int = 0) -> Any:
-    """The parts side by side along a new axis."""
+    """The parts side by side along a new axis.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> a = graph.variable("a", (None, 3))
+    >>> graph.stack([a, 2 * a], axis=1).shape
+    (None, 2, 3)
+    """
     if not parts:
         raise ValueError("stack: expected at least one part, got none")
     (place,) = _axes("stack", axis, parts[0].ndim + 1)
@@ -301,19 +353,44 @@ def _reduced(op: str, x: Any, axis: Any, keepdims: bool) -> Any:
 
 
 def sum(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """The sum over an axis, several or all."""
+    """The sum over an axis, several or all.
+
+    Examples
+    --------
+    >>> from fastbp import graph
+    >>> a = graph.variable("a", (None, 3))
+    >>> graph.sum(a, axis=1).shape, graph.sum(a).shape
+    ((None,), ())
+    """
     return _reduced("sum", x, axis, keepdims)
 
 
 def mean(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """The mean over an axis, several or all; NaN over none."""
+    """The mean over an axis, several or all; NaN over none.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp import graph
+    >>> float(graph.mean(np.array([1.0, 2.0, 6.0])))
+    3.0
+    """
     axes = _axes("mean", axis, np.ndim(x))
     sizes = [rows(x.dtype) if x.shape[a] is None else x.shape[a] for a in axes]
     return sum(x, axes, keepdims) / (reduce(mul, sizes) if sizes else 1)
 
 
 def max(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    """The maximum over axes, -inf over none; equal maxima share the derivative equally."""
+    """The maximum over axes, -inf over none; equal maxima share the derivative equally.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp import graph
+    >>> x = graph.variable("x", (3,))
+    >>> graph.evaluate(graph.gradient(graph.max(x), x), {x: np.array([1.0, 5.0, 5.0])})
+    array([0. , 0.5, 0.5])
+    """
     return _reduced("max", x, axis, keepdims)
 
 
@@ -328,12 +405,28 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def softmax(x: Any, axis: Any = -1) -> Any:
-    """exp(x) / sum(exp(x)) over axes, for any x."""
+    """exp(x) / sum(exp(x)) over axes, for any x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp import graph
+    >>> graph.softmax(np.array([1000.0, 1000.0]))
+    array([0.5, 0.5])
+    """
     return apply("softmax", x, axes=_axes("softmax", axis, np.ndim(x)))
 
 
 def argmax(x: Any, axis: int = -1) -> Any:
-    """The place of the first maximum along an axis; without a derivative."""
+    """The place of the first maximum along an axis; without a derivative.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastbp import graph
+    >>> int(graph.argmax(np.array([1.0, 5.0, 5.0])))
+    1
+    """
     (place,) = _axes("argmax", axis, np.ndim(x))
     return apply("argmax", x, axis=place)
 

@@ -4,13 +4,13 @@ import numpy as np
 
 from .jit import inline, kernel
 
-STEP = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @inline
 def splitmix64(seed, i):
     """The i-th 64 random bits of a seed (Steele, Lea & Flood 2014)."""
-    h = np.uint64(seed) + np.uint64(i + 1) * STEP
+    h = np.uint64(seed) + np.uint64(i + 1) * GOLDEN
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
@@ -19,7 +19,7 @@ def splitmix64(seed, i):
 @inline
 def seed_from(seed, position):
     """The seed whose mask begins where that of `seed` is at `position`."""
-    return np.int64(np.uint64(seed) + np.uint64(position) * STEP)
+    return np.int64(np.uint64(seed) + np.uint64(position) * GOLDEN)
 
 
 @kernel

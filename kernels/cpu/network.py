@@ -28,6 +28,7 @@ from ..codes import (
     LIMIT,
     LOSS,
     NESTEROV,
+    NEXT_SEED,
     OPTIMIZER,
     RATES,
     RMSPROP,
@@ -49,7 +50,6 @@ from .pointers import address, at, doubles_at, get, new_job, number_of, pointer_
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
 from .threads import ARENA_BYTES, part, run, task
 
-NEXT_SEED = np.uint64(0xD1342543DE82EF95)  # from one pass to the next; odd: no seed comes twice
 SEED_BITS = np.uint64(2**63 - 1)
 
 PANEL = 512  # rows of a panel that all threads share: dense_backward packs as many at once
@@ -331,7 +331,9 @@ def network_step(
         update(recipe, numbers, gradients, parameters, first, second)
         for i in range(len(table)):
             if table[i, KIND] == DROPOUT:
-                table[i, SEED] = np.int64((np.uint64(table[i, SEED]) + NEXT_SEED) & SEED_BITS)
+                table[i, SEED] = np.int64(
+                    (np.uint64(table[i, SEED]) + np.uint64(NEXT_SEED)) & SEED_BITS
+                )
     return loss
 
 

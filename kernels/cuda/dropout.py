@@ -7,13 +7,13 @@ recorded step draws a new mask whenever it is repeated.
 import numpy as np
 from numba.types import float64, uint64
 
+from ..codes import NEXT_SEED
 from .blocks import FLAT, flat_grid
 from .launch import for_reals, kernel
 from .sums import STEP, gate, ungated
 from .target import cuda, device
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-NEXT_SEED = 0xD1342543DE82EF95  # from one pass to the next; odd, so that no seed comes twice
 
 
 @device

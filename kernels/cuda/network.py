@@ -14,7 +14,7 @@ from .. import codes
 from . import launch
 from .batches import launch_batch
 from .dense import backward, dense_backward_work, dense_forward, dense_forward_work
-from .dropout import NEXT_SEED, dropout
+from .dropout import dropout
 from .launch import address_of, nothing
 from .losses import launch_loss
 from .narrow import launch_narrow, slices_of
@@ -266,7 +266,7 @@ def _next_masks(table, steps):
     """The seeds of dropout after so many steps."""
     for row in table:
         if row[codes.KIND] == codes.DROPOUT:
-            row[codes.SEED] = (int(row[codes.SEED]) + steps * NEXT_SEED) % 2**63
+            row[codes.SEED] = (int(row[codes.SEED]) + steps * codes.NEXT_SEED) % 2**63
 
 
 def network_epoch(

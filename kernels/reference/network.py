@@ -20,8 +20,6 @@ from .losses import (
 from .optimizers import adamw, rmsprop, sgd
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
 
-NEXT_SEED = 0xD1342543DE82EF95  # from one pass to the next; odd, so that no seed comes twice
-
 
 def network_work(n, table):
     """Elements of `work` that the kernels of this module need for n rows."""
@@ -178,7 +176,7 @@ def network_step(
         network_update(recipe, numbers, gradients, parameters, first, second)
         for row in table:
             if row[codes.KIND] == codes.DROPOUT:
-                row[codes.SEED] = (int(row[codes.SEED]) + NEXT_SEED) % 2**63
+                row[codes.SEED] = (int(row[codes.SEED]) + codes.NEXT_SEED) % 2**63
     return loss
 
 
