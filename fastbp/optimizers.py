@@ -28,7 +28,7 @@ class Optimizer:
 
     def check_settings(self) -> None:
         """Raise TypeError or ValueError for a setting: a user may change each at any time."""
-        check_number("learning_rate", self.learning_rate, 0, above=True)
+        check_number("learning_rate", self.learning_rate, 0)
 
     def check(self, parameters: Array) -> None:
         """Raise for the settings, or if the state belongs to a network of another size or dtype."""
@@ -94,7 +94,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        learning_rate > 0.
+        learning_rate >= 0; with 0 no parameter changes.
     momentum : float
         0 <= momentum <= 1.
     nesterov : bool
@@ -154,7 +154,7 @@ class Adam(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        learning_rate > 0.
+        learning_rate >= 0; with 0 no parameter changes.
     beta1, beta2 : float
         0 <= beta < 1.
     eps : float
@@ -213,7 +213,7 @@ class AdamW(Adam):
     Parameters
     ----------
     learning_rate : float
-        learning_rate > 0.
+        learning_rate >= 0; with 0 no parameter changes.
     beta1, beta2 : float
         0 <= beta < 1.
     eps : float
@@ -261,7 +261,7 @@ class RMSprop(Optimizer):
     Parameters
     ----------
     learning_rate : float
-        learning_rate > 0.
+        learning_rate >= 0; with 0 no parameter changes.
     alpha : float
         0 <= alpha <= 1.
     eps : float

@@ -22,7 +22,7 @@ from .regularization import Clip
 if TYPE_CHECKING:
     from .network import Sequential
 
-NONE: tuple[int, Any, Any, Any] = 0, (), None, ()  # no thread has this identity
+NONE: tuple[Any, ...] = 0, (None,), None, ()  # no thread has this identity
 
 
 class Step:
@@ -68,8 +68,10 @@ class Step:
             thread == get_ident()
             and type(x) is type(t) is np.ndarray
             and sample_weight is None
-            and optimizer.step == self.count
-            and _settings(optimizer) == settings
+            and (
+                (optimizer.step == self.count and _settings(optimizer) == settings)
+                or self._look_at_settings()
+            )
         ):
             dropouts = self.plan.dropouts
             try:
@@ -87,6 +89,17 @@ class Step:
                 self._count()
                 raise
         return self._look_at(net, x, t, sample_weight)
+
+    def _look_at_settings(self) -> bool:
+        """Take the optimiser's settings up, a new learning rate, say, if its arrays are the same."""
+        optimizer, (thread, settings, *rest) = self.optimizer, self.last
+        now = _settings(optimizer)
+        if now[-1] != settings[-1] or (optimizer.slots() and not optimizer.state):
+            return False
+        optimizer.check_settings()
+        self.plan.set_update(optimizer, self.clip)
+        self.last, self.count = (thread, now, *rest), optimizer.step
+        return True
 
     def _look_at(self, net: "Sequential", x: Any, t: Any, sample_weight: object) -> float:
         """One step on a batch that is checked, and that the next one may be like."""

@@ -134,6 +134,15 @@ def test_a_wrong_rate_between_calls_is_refused():
     assert optimizer.step == 3
 
 
+def test_a_schedule_that_ends_at_zero():
+    (x, t), net, optimizer, rates = batch(), network(), fastbp.Adam(), [0.1, 0.05, 0.0, 0.0]
+    for rate in rates:
+        before, optimizer.learning_rate = net.parameters.copy(), rate
+        net.train_step(x, t, "squared_error", optimizer)
+        assert np.array_equal(net.parameters, before) == (rate == 0)
+    assert optimizer.step == 4
+
+
 def test_a_function_is_called_with_every_step():
     (x, t), net, scale = batch(), network(), 1.0
     optimizer = fastbp.SGD(1e-9)
