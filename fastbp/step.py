@@ -91,7 +91,7 @@ class Step:
         return self._look_at(net, x, t, sample_weight)
 
     def _look_at_settings(self) -> bool:
-        """Take the optimiser's settings up, a new learning rate, say, if its arrays are the same."""
+        """Take up new settings of the optimiser, a learning rate, say, if its arrays stay."""
         optimizer, (thread, settings, *rest) = self.optimizer, self.last
         now = _settings(optimizer)
         if now[-1] != settings[-1] or (optimizer.slots() and not optimizer.state):

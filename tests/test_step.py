@@ -126,7 +126,7 @@ def test_a_wrong_rate_between_calls_is_refused():
         net.train_step(x, t, "squared_error", optimizer)
     before = net.parameters.copy()
     optimizer.learning_rate = -5
-    with pytest.raises(ValueError, match="learning_rate: expected a finite number > 0, got -5"):
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number >= 0, got -5"):
         net.train_step(x, t, "squared_error", optimizer)
     np.testing.assert_array_equal(net.parameters, before)
     optimizer.learning_rate = 0.1

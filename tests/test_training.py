@@ -480,7 +480,7 @@ def test_a_wrong_rate_of_a_callback_is_refused():
     def turn(net, history):
         optimizer.learning_rate = -5
 
-    with pytest.raises(ValueError, match="learning_rate: expected a finite number > 0, got -5"):
+    with pytest.raises(ValueError, match="learning_rate: expected a finite number >= 0, got -5"):
         fit(net, optimizer=optimizer, callbacks=[turn])
     assert net.history.epochs == 1
 
