@@ -649,6 +649,16 @@ REFUSED = {
     "x order": ({"x": X[::-1]}, ValueError, "x: expected a C-contiguous array, got a strided vie"),
     "t": ({"t": T[:10]}, ValueError, "t: expected shape (11, 2), got (10, 2)"),
     "x nan": ({"x": bad_row(X)}, ValueError, f"x: {NOT_FINITE} 2; drop or fill such rows"),
+    "x nan without weight": (
+        {
+            "x": bad_row(X),
+            "sample_weight": np.repeat([0.0, 1.0], [4, 7]),
+            "batch_size": 4,
+            "shuffle": False,
+        },
+        ValueError,
+        f"x: {NOT_FINITE} 2",
+    ),
     "x inf": ({"x": bad_row(X, -np.inf)}, ValueError, f"x: {NOT_FINITE} 2"),
     "t nan": ({"t": bad_row(T)}, ValueError, f"t: {NOT_FINITE} 2"),
     "t inf": ({"t": bad_row(T, np.inf)}, ValueError, f"t: {NOT_FINITE} 2"),

@@ -358,7 +358,8 @@ def network_epoch(
     order: (rows,) the rows of x in the order of this epoch, or empty for as they are. x_batch,
     t_batch, s_batch: room for one batch of x, t and sample_weight. sums: (3,) has the weighted
     losses, the weights and the last loss added, added and written. It stops before a batch whose
-    loss is not finite: sums[2] then holds that loss.
+    loss is not finite: sums[2] then holds that loss. A batch without weight makes no step, and has
+    NaN for a loss if its x has NaN or infinity.
     """
     rows, batch = len(x), len(x_batch)
     for _ in range(steps):
@@ -393,5 +394,8 @@ def network_epoch(
                 break
             sums[0] += weight * loss
             sums[1] += weight
+        elif not all_finite(xs):
+            sums[2] = nan
+            break
         begin = end
     return begin
