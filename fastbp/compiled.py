@@ -127,7 +127,11 @@ def workspace(
 
 
 def njit_predict(net: "Sequential") -> Any:
-    """A function predict(workspace, x, y) that @njit code may call; y (n, m) is overwritten."""
+    """A function predict(workspace, x, y) that @njit code may call; y (n, m) is overwritten.
+
+    It raises ValueError for arrays of wrong shapes, and for more rows than the workspace has
+    room for. So do the functions of `njit_loss_and_gradients` and `njit_step`.
+    """
     return space.predict
 
 
