@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import gpu
+from .checks import check_finite
 from .interop import as_gpu, empty, home
 from .kernels.cuda import accuracy, launch, sums
 from .losses import Loss
@@ -43,6 +44,12 @@ def _sum(a: Any, what: int) -> float:
 def _weigh(weights: Any) -> bool:
     total = _sum(weights, sums.PLAIN)
     return np.isfinite(total) and total > 0 and _sum(weights, sums.NEGATIVES) == 0
+
+
+def check_input(x: Any) -> None:
+    """Raise for NaN or infinity in x; to name its row it is read back."""
+    if not np.isfinite(_sum(x, sums.DIFFERENCES)):
+        check_finite("x", home(x))
 
 
 def check_data(loss: Loss, kernel: str, x: Any, t: Any, sample_weight: Any, m: int) -> None:

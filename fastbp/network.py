@@ -22,7 +22,7 @@ from . import (
 )
 from .backends import BACKENDS, check_precision, kernels_for
 from .chain import check_chain
-from .checks import Array, as_input, check_choice, check_flag, check_number, on_gpu
+from .checks import Array, as_input, check_choice, check_finite, check_flag, check_number, on_gpu
 from .interop import empty, home
 from .layers import Dense, Layer
 from .losses import Given, Loss
@@ -367,6 +367,11 @@ class Sequential:
         loss : str, Loss or function, optional
             Default: the one of the last `fit`.
 
+        Raises
+        ------
+        TypeError, ValueError, DivergenceError
+            As `loss_and_gradients` does.
+
         Examples
         --------
         >>> import numpy as np, fastbp
@@ -375,9 +380,17 @@ class Sequential:
         >>> net.evaluate(x, 2 * x, loss="squared_error")
         {'loss': 4.0}
         """
-        return self.evaluate_checked(
-            *self.check_batch(x, t, self._loss_or_last(loss), sample_weight, 0.0)
-        )
+        batch = self.check_batch(x, t, self._loss_or_last(loss), sample_weight, 0.0)
+        found, _, x, *rest = batch
+        if on_gpu(x):
+            from . import gpu_losses
+
+            gpu_losses.check_input(x)
+        else:
+            check_finite("x", x)  # a saturated unit would hide an infinity from the loss
+        scores = self.evaluate_checked(*batch)
+        self.check_value(scores["loss"], found, x, *rest)
+        return scores
 
     def evaluate_checked(
         self, loss: Loss, kernel: str, x: Array, t: Array, sample_weight: Array
