@@ -83,7 +83,15 @@ class Dense:
         start = np.asarray(draw(as_generator(rng), self.in_features, self.out_features))
         if start.shape != weights:
             raise ValueError(f"init: expected an array of shape {weights}, got {start.shape}")
-        self.w[...] = start
+        if start.dtype.kind not in "fiu":
+            raise TypeError(f"init: expected real numbers, got {start.dtype}; return floats")
+        with np.errstate(over="ignore"):
+            self.w[...] = start
+        if not np.isfinite(self.w).all():
+            raise ValueError(
+                f"init: expected weights that are finite in {self.dtype}, got NaN or infinity; "
+                "return smaller numbers"
+            )
         self._x: Array | None = None
         self._saved: Array | None = None
 
