@@ -10,11 +10,20 @@ import numpy as np
 
 from . import expressions, functional, initializers
 from .checks import Array, as_generator, as_input, check_count, check_dtype, check_number
+from .fixed import Fixed
 from .functional import Activation, activation_code
 from .kernels import cpu
 
 
-class Dense:
+class _Free:
+    """A base of layers, whose copies belong to no network."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copy and pickle take."""
+        return vars(self) | {"owned": False}
+
+
+class Dense(_Free, Fixed):
     """A fully connected layer: y = activation(x @ w + b).
 
     Parameters
@@ -56,6 +65,7 @@ class Dense:
     """
 
     kind: ClassVar[str] = "dense"
+    _fixed = "w", "b", "dw", "db", "activation", "bias"
 
     def __init__(
         self,
@@ -164,7 +174,7 @@ class Dense:
         }
 
 
-class Dropout:
+class Dropout(_Free):
     """Zeroes a share of its input in training and scales up the rest (Srivastava et al. 2014).
 
     The mask is a hash of a seed and the position: it is computed again in the backward pass and

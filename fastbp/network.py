@@ -23,6 +23,7 @@ from . import (
 from .backends import BACKENDS, check_precision, kernels_for
 from .chain import check_chain
 from .checks import Array, as_input, check_choice, check_finite, check_flag, check_number, on_gpu
+from .fixed import Fixed
 from .interop import empty, home
 from .layers import Dense, Layer
 from .losses import Given, Loss
@@ -33,7 +34,7 @@ from .scratch import aligned, zeros
 from .step import Step
 
 
-class Sequential:
+class Sequential(Fixed):
     """Layers one after the other, trained by back-propagation.
 
     Parameters
@@ -50,7 +51,7 @@ class Sequential:
     Attributes
     ----------
     parameters, gradients : (size,) arrays
-        All weights, then all biases. The layers' w, b, dw, db are views of them.
+        All weights, then all biases. The layers' w, b, dw, db are views of them: write into them.
     layers : tuple
     history : History or None
         Of the last `fit`, also when it was interrupted or diverged.
@@ -80,6 +81,8 @@ class Sequential:
     >>> (net.predict_proba(x) > 0.5).ravel()
     array([False,  True,  True, False])
     """
+
+    _fixed = "parameters", "gradients", "layers"
 
     def __init__(self, *layers: Layer, device: str = "cpu", precision: str | None = None) -> None:
         self.dtype, self.in_features, self.out_features = check_chain(layers)
