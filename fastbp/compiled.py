@@ -34,6 +34,8 @@ class Workspace(NamedTuple):
     table, recipe : int64 arrays
     numbers : float64 array
         The network and what a step does, as kernels/README.md describes them.
+    rows : int
+        Of a call, at most.
     """
 
     parameters: Array
@@ -44,6 +46,7 @@ class Workspace(NamedTuple):
     table: Array
     recipe: Array
     numbers: Array
+    rows: int
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Raise TypeError for expressions: their codes are addresses in this process."""
@@ -123,14 +126,15 @@ def workspace(
         plan.table,
         plan.recipe,
         plan.numbers,
+        n,
     )
 
 
 def njit_predict(net: "Sequential") -> Any:
     """A function predict(workspace, x, y) that @njit code may call; y (n, m) is overwritten.
 
-    It raises ValueError for arrays of wrong shapes, and for more rows than the workspace has
-    room for. So do the functions of `njit_loss_and_gradients` and `njit_step`.
+    It raises ValueError for arrays of wrong shapes, and for more rows than the workspace has room
+    for. So do the functions of `njit_loss_and_gradients` and `njit_step`.
     """
     return space.predict
 

@@ -98,7 +98,7 @@ def test_a_function_for_scipy_follows_the_parameters():
     [
         (1, (1, 4), (1, 2), "x: expected (n, in_features) of the workspace's network"),
         (1, (2, 3), (2, 2), "x: more rows than the workspace has room for; make one of more rows"),
-        (9, (10, 3), (10, 2), "x: more rows than the workspace has room for"),
+        (512, (513, 3), (513, 2), "x: more rows than the workspace has room for"),
         (4, (4, 3), (4, 1), "expected (n, out_features)"),
         (4, (4, 3), (4, 3), "expected (n, out_features)"),
         (4, (4, 3), (3, 2), "as many rows as x"),
