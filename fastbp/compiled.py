@@ -34,6 +34,8 @@ class Workspace(NamedTuple):
     table, recipe : int64 arrays
     numbers : float64 array
         The network and what a step does, as kernels/README.md describes them.
+    rows : int
+        Of a call, at most.
     """
 
     parameters: Array
@@ -44,6 +46,7 @@ class Workspace(NamedTuple):
     table: Array
     recipe: Array
     numbers: Array
+    rows: int
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Raise TypeError for expressions: their codes are addresses in this process."""
@@ -123,14 +126,16 @@ def workspace(
         plan.table,
         plan.recipe,
         plan.numbers,
+        n,
     )
 
 
 def njit_predict(net: "Sequential") -> Any:
     """A function predict(workspace, x, y) for @njit code.
 
-    The same function serves every network: what differs is in the workspace. Nothing is checked:
-    the arrays are C-contiguous, of the network's type, with n at most the workspace's batch_size.
+    The same function serves every network: what differs is in the workspace. The arrays are
+    C-contiguous and of the network's type. It raises ValueError for wrong shapes, and for more rows
+    than the workspace's batch_size.
 
     Returns
     -------
@@ -153,8 +158,8 @@ def njit_predict(net: "Sequential") -> Any:
 def njit_loss_and_gradients(net: "Sequential") -> Any:
     """A function (workspace, x, t) -> loss for @njit code; fills workspace.gradients.
 
-    The same function serves every network: what differs is in the workspace. Nothing is checked:
-    the arrays are C-contiguous, of the network's type, with n at most the workspace's batch_size.
+    The same function serves every network: what differs is in the workspace. The arrays are
+    C-contiguous and of the network's type; for what it raises see `njit_predict`.
 
     Returns
     -------
@@ -178,8 +183,8 @@ def njit_loss_and_gradients(net: "Sequential") -> Any:
 def njit_step(net: "Sequential") -> Any:
     """A function step(workspace, x, t) -> loss for @njit code: one step of the optimiser.
 
-    The same function serves every network: what differs is in the workspace. Nothing is checked:
-    the arrays are C-contiguous, of the network's type, with n at most the workspace's batch_size.
+    The same function serves every network: what differs is in the workspace. The arrays are
+    C-contiguous and of the network's type; for what it raises see `njit_predict`.
 
     Returns
     -------

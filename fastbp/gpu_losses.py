@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from . import gpu
+from .checks import check_finite
 from .interop import as_gpu, empty, home
 from .kernels.cuda import accuracy, launch, sums
-from .losses import Loss
+from .losses import Loss, most_weight
 
 Batch = tuple[Loss, str, Any, Any, Any]  # a loss, its kernel, x, t and sample_weight
 
@@ -31,7 +32,11 @@ def check(
         return kernel, targets, launch.allocate(0, dtype)
     weights = as_gpu("sample_weight", sample_weight, (n,), dtype)
     if n and not _weigh(weights):
-        raise ValueError("sample_weight: expected finite weights >= 0 with a sum > 0")
+        most = most_weight(dtype)
+        raise ValueError(
+            "sample_weight: expected finite weights >= 0 with a sum > 0, from "
+            f"{1 / most:.1g} to {most:.1g}; divide them by their largest"
+        )
     return kernel, targets, weights
 
 
@@ -41,8 +46,14 @@ def _sum(a: Any, what: int) -> float:
 
 
 def _weigh(weights: Any) -> bool:
-    total = _sum(weights, sums.PLAIN)
-    return np.isfinite(total) and total > 0 and _sum(weights, sums.NEGATIVES) == 0
+    total, most = _sum(weights, sums.PLAIN), most_weight(weights.dtype)
+    return 1 / most <= total <= most and _sum(weights, sums.NEGATIVES) == 0
+
+
+def check_input(x: Any) -> None:
+    """Raise for NaN or infinity in x; to name its row it is read back."""
+    if not np.isfinite(_sum(x, sums.DIFFERENCES)):
+        check_finite("x", home(x))
 
 
 def check_data(loss: Loss, kernel: str, x: Any, t: Any, sample_weight: Any, m: int) -> None:

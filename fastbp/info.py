@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import __version__, engines, machine
+from .kernels.cpu import threads
 from .parallel import get_num_threads, start_threads
 from .warmup import kernel_folder
 
@@ -28,7 +29,7 @@ def collect() -> dict[str, Any]:
         "processor": machine.processor(),
         "vector_bits": machine.vector_bits(),
         "vector_bits_forced": bool(os.environ.get("FASTBP_SIMD")),
-        "threads": get_num_threads(),
+        "threads": threads.count(),  # that run, if more were asked for
         "processors": machine.processors(),
         "blas": {"scipy": machine.scipy_blas(), "numpy": machine.numpy_blas()},
         "kernel_cache": _kernel_cache(),

@@ -18,11 +18,20 @@ from .checks import (
     check_flag,
     check_number,
 )
+from .fixed import Fixed
 from .functional import Activation, activation_code
 from .kernels import codes, cpu
 
 
-class Dense:
+class _Free:
+    """A base of layers, whose copies belong to no network."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copy and pickle take."""
+        return vars(self) | {"owned": False}
+
+
+class Dense(_Free, Fixed):
     """A fully connected layer: y = activation(x @ w + b).
 
     Parameters
@@ -64,6 +73,7 @@ class Dense:
     """
 
     kind: ClassVar[str] = "dense"
+    _fixed = "w", "b", "dw", "db", "activation", "bias"
 
     def __init__(
         self,
@@ -91,7 +101,15 @@ class Dense:
         start = np.asarray(draw(as_generator(rng), self.in_features, self.out_features))
         if start.shape != weights:
             raise ValueError(f"init: expected an array of shape {weights}, got {start.shape}")
-        self.w[...] = start
+        if start.dtype.kind not in "fiu":
+            raise TypeError(f"init: expected real numbers, got {start.dtype}; return floats")
+        with np.errstate(over="ignore"):
+            self.w[...] = start
+        if not np.isfinite(self.w).all():
+            raise ValueError(
+                f"init: expected weights that are finite in {self.dtype}, got NaN or infinity; "
+                "return smaller numbers"
+            )
         self._x: Array | None = None
         self._saved: Array | None = None
 
@@ -164,7 +182,7 @@ class Dense:
         }
 
 
-class Dropout:
+class Dropout(_Free):
     """Zeroes a share of its input in training and scales up the rest (Srivastava et al. 2014).
 
     The mask is a hash of a seed and the position: it is computed again in the backward pass and

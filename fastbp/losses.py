@@ -61,9 +61,8 @@ class Loss:
         if sample_weight is None:
             return kernel, targets, _NONE[dtype]
         weights = as_input("sample_weight", sample_weight, (n,), dtype)
-        if n and not (np.all(weights >= 0) and weights.sum() > 0):
-            check_finite("sample_weight", weights)
-            raise ValueError("sample_weight: expected weights >= 0 with a sum > 0")
+        if n:
+            _check_weights(weights)
         return kernel, targets, weights
 
     def launch(
@@ -190,6 +189,27 @@ def read(config: dict[str, Any], m: int, dtype: np.dtype[Any]) -> Loss:
     if config["name"] == ExpressionLoss.name:
         return ExpressionLoss(expressions.read_loss(config["expression"], m, dtype))
     return Huber(*config["parameters"]) if config["name"] == "huber" else resolve(config["name"])
+
+
+def most_weight(dtype: np.dtype[Any]) -> float:
+    """The largest sum of sample weights: it, its inverse and its product with a loss are finite."""
+    return min(float(np.finfo(dtype).max), 1e154)
+
+
+def _check_weights(weights: Array) -> None:
+    """Raise ValueError unless the weights of every batch can be divided by their sum."""
+    most = most_weight(weights.dtype)
+    with np.errstate(over="ignore"):
+        total = weights.sum(dtype=np.float64)
+    if 0 < total <= most and np.all((weights == 0) | (weights >= 1 / most)):
+        return
+    check_finite("sample_weight", weights)
+    if total == 0 or (weights < 0).any():
+        raise ValueError("sample_weight: expected weights >= 0 with a sum > 0")
+    raise ValueError(
+        f"sample_weight: expected 0 or weights from {1 / most:.1g} on with a sum up to {most:.1g} "
+        f"in {weights.dtype}, got the sum {total:.3g}; divide them by their largest"
+    )
 
 
 def _is_labels(t: object) -> bool:

@@ -22,7 +22,8 @@ from . import (
 )
 from .backends import BACKENDS, check_precision, kernels_for
 from .chain import check_chain
-from .checks import Array, as_input, check_choice, check_flag, check_number, on_gpu
+from .checks import Array, as_input, check_choice, check_finite, check_flag, check_number, on_gpu
+from .fixed import Fixed
 from .interop import empty, home
 from .layers import Dense, Layer
 from .losses import Given, Loss
@@ -33,7 +34,7 @@ from .scratch import aligned, zeros
 from .step import Step
 
 
-class Sequential:
+class Sequential(Fixed):
     """Layers one after the other, trained by back-propagation.
 
     Parameters
@@ -50,7 +51,7 @@ class Sequential:
     Attributes
     ----------
     parameters, gradients : (size,) arrays
-        All weights, then all biases. The layers' w, b, dw, db are views of them.
+        All weights, then all biases. The layers' w, b, dw, db are views of them: write into them.
     layers : tuple
     history : History or None
         Of the last `fit`, also when it was interrupted or diverged.
@@ -80,6 +81,8 @@ class Sequential:
     >>> (net.predict_proba(x) > 0.5).ravel()
     array([False,  True,  True, False])
     """
+
+    _fixed = "parameters", "gradients", "layers"
 
     def __init__(self, *layers: Layer, device: str = "cpu", precision: str | None = None) -> None:
         self.dtype, self.in_features, self.out_features = check_chain(layers)
@@ -390,8 +393,8 @@ class Sequential:
 
         Raises
         ------
-        TypeError, ValueError
-            As in `loss_and_gradients`; if no loss is named before the first `fit`.
+        TypeError, ValueError, DivergenceError
+            As `loss_and_gradients` does; ValueError if no loss is named before the first `fit`.
 
         Examples
         --------
@@ -401,9 +404,17 @@ class Sequential:
         >>> net.evaluate(x, 2 * x, loss="squared_error")
         {'loss': 4.0}
         """
-        return self.evaluate_checked(
-            *self.check_batch(x, t, self._loss_or_last(loss), sample_weight, 0.0)
-        )
+        batch = self.check_batch(x, t, self._loss_or_last(loss), sample_weight, 0.0)
+        found, _, x, *rest = batch
+        if on_gpu(x):
+            from . import gpu_losses
+
+            gpu_losses.check_input(x)
+        else:
+            check_finite("x", x)  # a saturated unit would hide an infinity from the loss
+        scores = self.evaluate_checked(*batch)
+        self.check_value(scores["loss"], found, x, *rest)
+        return scores
 
     def evaluate_checked(
         self, loss: Loss, kernel: str, x: Array, t: Array, sample_weight: Array

@@ -21,7 +21,7 @@ class Optimizer:
 
     learning_rate: float
     step: int = field(default=0, init=False, repr=False)
-    state: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
+    state: dict[str, Array] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.check_settings()
@@ -317,8 +317,11 @@ OPTIMIZERS: dict[str, Callable[[], Optimizer]] = {
 }
 
 
-def resolve(optimizer: str | Optimizer) -> Optimizer:
+def resolve(optimizer: object) -> Optimizer:
     """The optimiser itself, or a fresh one with its defaults for a name."""
     if isinstance(optimizer, Optimizer):
         return optimizer
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        name = optimizer.__name__
+        raise TypeError(f"optimizer: expected an instance, got the class {name}; pass {name}()")
     return OPTIMIZERS[check_choice("optimizer", optimizer, OPTIMIZERS)]()

@@ -67,6 +67,6 @@ def _default() -> int:
     asked = os.environ.get("FASTBP_NUM_THREADS")
     if asked is None:
         return machine.processors()
-    if not asked.isdecimal() or int(asked) < 1:
+    if not (asked.isascii() and asked.isdecimal()) or int(asked) < 1:
         raise ValueError(f"FASTBP_NUM_THREADS: expected an integer >= 1, got {asked!r}")
     return int(asked)

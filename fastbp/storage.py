@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import secrets
+import shutil
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,7 +27,8 @@ def save(net: "Sequential", path: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     path : path
-        The suffix .npz is added where it is missing.
+        The suffix .npz is added where it is missing. An older file keeps its mode, and a link
+        points to where it did.
 
     Returns
     -------
@@ -49,12 +52,20 @@ def save(net: "Sequential", path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     if target.suffix != ".npz":
         target = target.with_name(target.name + ".npz")
-    header = _header(net)
-    partial = target.with_name(target.name + f".{os.getpid()}.tmp")
+    header, place = _header(net), Path(os.path.realpath(target))
+    if not place.parent.is_dir():
+        raise FileNotFoundError(
+            f"path: expected a file in a folder that exists, found no folder {place.parent}; "
+            "make it first"
+        )
+    # A name that no other thread or process has; not by tempfile, which ignores the umask.
+    partial = place.with_name(f"{place.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:
+            if place.exists():
+                shutil.copymode(place, partial)
             np.savez(file, header=np.array(json.dumps(header)), parameters=net.parameters)
-        os.replace(partial, target)
+        os.replace(partial, place)
     finally:
         partial.unlink(missing_ok=True)
     return target

@@ -58,7 +58,8 @@ class History:
     validation : dict of lists
         `loss`, and `accuracy` for cross-entropies, of the validation data.
     stopped : str
-        Why it ended: "epochs", "target_loss", "patience", "callback", "interrupted", "diverged".
+        Why it ended: "epochs", "target_loss", "patience", "callback", "interrupted", "diverged",
+        or "failed", when a callback raised.
 
     Examples
     --------
@@ -154,8 +155,9 @@ def fit(
     ------
     TypeError, ValueError
         For wrong arguments, and for NaN or infinity in the data, named with their first row. In x
-        they are looked for as its rows are first used, as x may be a file larger than memory; the
-        network and the optimizer are then as they were before, too.
+        they are looked for as its rows are used, as x may be a file larger than memory. In the
+        first epoch the network and the optimizer are then as they were before; later, when x has
+        changed since, all is as after DivergenceError.
     DivergenceError
         When the loss becomes NaN or infinite. The network and the optimizer are then as they were
         at the beginning of the last epoch that began with a finite loss; `net.history` has all
@@ -239,25 +241,27 @@ def fit(
         except DivergenceError as fault:
             history.stopped, diverged = "diverged", str(fault)
             run.restore()
+        except BaseException:
+            history.stopped = "failed"
+            raise
         finally:
             run.close()
     if diverged:
-        _explain(net, batch[2], earlier)
+        kept = f"The network and the optimizer are as they were after epoch {run.good_epoch}"
+        try:
+            if not on_gpu(batch[2]):  # there it was looked at before the first step
+                check_finite("x", batch[2])
+        except ValueError as fault:
+            if history.epochs:
+                raise ValueError(
+                    f"{fault} (found in epoch {history.epochs + 1}: x has changed). {kept}"
+                ) from None
+            net.history, net.loss = earlier  # as if there had been no fit
+            raise
         raise DivergenceError(
-            f"training diverged in epoch {history.epochs + 1}: {diverged}. The network and the "
-            f"optimizer are as they were after epoch {run.good_epoch}"
+            f"training diverged in epoch {history.epochs + 1}: {diverged}. {kept}"
         )
     return history
-
-
-def _explain(net: "Sequential", x: Array, earlier: tuple[History | None, Loss | None]) -> None:
-    """Raise for NaN or infinity in x, if it made the loss so: as if there had been no fit."""
-    try:
-        if not on_gpu(x):  # there it was looked at before the first step
-            check_finite("x", x)
-    except ValueError:
-        net.history, net.loss = earlier
-        raise
 
 
 def _run_of(device: str) -> type["Run"]:
@@ -427,4 +431,10 @@ def check_callbacks(callbacks: object) -> list[Callback]:
             f"callbacks: expected a list of functions, got {type(callbacks).__name__}; "
             "pass [function]"
         )
-    return list(callbacks)  # an iterator would be used up in the first epoch
+    found = list(callbacks)  # an iterator would be used up in the first epoch
+    for callback in found:
+        if not callable(callback):
+            raise TypeError(
+                f"callbacks: expected functions (net, history), got {callback!r}; pass [function]"
+            )
+    return found

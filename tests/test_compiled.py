@@ -1,5 +1,7 @@
 """A network inside the user's own compiled code, and as a function of SciPy."""
 
+import re
+
 import numpy as np
 import pytest
 from numba import njit, prange
@@ -88,6 +90,51 @@ def test_a_function_for_scipy_follows_the_parameters():
     for slope in (2.0, 5.0):
         net.parameters[:] = slope, 1
         assert quad(function, 0, 2)[0] == pytest.approx(2 * slope + 2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("rows", "x", "y", "text"),
+    [
+        (1, (1, 4), (1, 2), "x: expected (n, in_features) of the workspace's network"),
+        (1, (2, 3), (2, 2), "x: more rows than the workspace has room for; make one of more rows"),
+        (512, (513, 3), (513, 2), "x: more rows than the workspace has room for"),
+        (4, (4, 3), (4, 1), "expected (n, out_features)"),
+        (4, (4, 3), (4, 3), "expected (n, out_features)"),
+        (4, (4, 3), (3, 2), "as many rows as x"),
+        (4, (4, 3), (5, 2), "as many rows as x"),
+    ],
+)
+def test_arrays_that_do_not_fit_a_workspace(rows, x, y, text, dtype):
+    net = make(dtype)
+    space, x, y = net.workspace(rows), np.ones(x, dtype), np.ones(y, dtype)
+    before = net.parameters.copy()
+    with pytest.raises(ValueError, match=re.escape(text)):
+        predicted(net.njit_predict(), space, x, y)
+    for function in net.njit_step(), net.njit_loss_and_gradients():
+        with pytest.raises(ValueError, match=re.escape(text)):
+            steps(function, space, x, y, 1)
+    assert (y == 1).all()
+    np.testing.assert_array_equal(net.parameters, before)
+
+
+def test_a_workspace_takes_all_rows_it_was_made_for():
+    for net, rows in (make(), 1), (make(), 513), (make(out=200), 300):
+        space, x = net.workspace(rows), np.ones((rows, 3))
+        y = np.empty((rows, net.out_features))
+        predicted(net.njit_predict(), space, x, y)
+        np.testing.assert_array_equal(y, net.predict(x))
+        for fewer in range(1, rows + 1, 64):
+            steps(net.njit_step(), space, x[:fewer], y[:fewer], 1)
+
+
+def test_labels_are_for_the_cross_entropy_of_classes():
+    net, labels = make(), np.array([0, 1])
+    step = net.njit_step()
+    with pytest.raises(ValueError, match=re.escape("t: expected (n, out_features); t.reshape")):
+        steps(step, net.workspace(2), X[:2], labels, 1)
+    with pytest.raises(ValueError, match="t: expected as many rows as x"):
+        steps(step, net.workspace(7, loss="softmax_cross_entropy"), X, labels, 1)
 
 
 def test_what_is_refused():

@@ -105,6 +105,20 @@ def test_callable_with_the_wrong_shape():
         fastbp.Dense(2, 3, init=lambda rng, k, m: np.ones((m, k)))
 
 
+@pytest.mark.parametrize(
+    ("weight", "error", "text"),
+    [
+        (np.nan, ValueError, "init: expected weights that are finite in float32, got NaN or inf"),
+        (1e300, ValueError, "init: expected weights that are finite in float32, got NaN or inf"),
+        (1 + 2j, TypeError, "init: expected real numbers, got complex128; return floats"),
+        ("1", TypeError, "init: expected real numbers, got <U1; return floats"),
+    ],
+)
+def test_callable_with_what_are_no_weights(weight, error, text):
+    with pytest.raises(error, match=re.escape(text)):
+        fastbp.Dense(2, 3, init=lambda rng, k, m: np.full((k, m), weight))
+
+
 @pytest.mark.parametrize("init", ["he", 5])
 def test_unknown_name_lists_the_known_ones(init):
     text = f"init: expected one of {', '.join(initializers.INITIALIZERS)}; got {init!r}"

@@ -105,6 +105,23 @@ def test_check_refuses_weights(weights, text):
         losses.resolve("huber").check((2, 1), DOUBLE, np.ones((2, 1)), np.array(weights))
 
 
+@pytest.mark.parametrize("loss", [losses.resolve("huber"), fastbp.Huber(0.5)])
+@pytest.mark.parametrize(
+    ("dtype", "weights"),
+    [
+        ("float64", [1.7e308, 1.7e308]),
+        ("float64", [5e-324, 0]),
+        ("float64", [1, 5e-324]),  # they may come in two batches
+        ("float32", [3e38, 3e38]),
+        ("float32", [1e-45, 0]),
+    ],
+)
+def test_weights_that_their_sum_cannot_divide(loss, dtype, weights):
+    text = f"in {dtype}, got the sum "
+    with pytest.raises(ValueError, match=f"sample_weight: .*{text}.*; divide them by their larg"):
+        loss.check((2, 1), np.dtype(dtype), np.ones((2, 1), dtype), np.array(weights, dtype))
+
+
 @pytest.mark.parametrize(
     ("labels", "text"),
     [

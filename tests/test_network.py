@@ -733,9 +733,8 @@ def test_evaluate_uses_the_loss_of_fit():
 def test_evaluate_refuses(kind):
     changed, error, text = REFUSED[kind]
     arguments = {"x": X, "t": T, "loss": "squared_error"} | changed
-    net = make("relu" if kind == "x inf" else "tanh")
-    if kind == "x inf":
-        net.parameters[...] = 1
+    net = make("tanh")
+    net.parameters[...] = 1  # an infinity in x saturates a unit, and the loss stays finite
     with refuses(net, error, text):
         net.evaluate(**arguments)
 
@@ -748,6 +747,25 @@ def test_evaluate_of_pieces_that_weigh_nothing(monkeypatch):
     scores = net.evaluate(X, T, "softmax_cross_entropy", sample_weight=s)
     np.testing.assert_allclose(scores["loss"], expected["loss"], rtol=1e-13)
     assert scores["accuracy"] == expected["accuracy"]
+
+
+def test_evaluate_sees_a_bad_row_that_weighs_nothing(monkeypatch):
+    monkeypatch.setattr(prediction, "PIECE", 2)
+    s = np.array([1.0, 1.0, 1.0, 1.0, 0.0])
+    with pytest.raises(ValueError, match=re.escape(f"x: {NOT_FINITE} 4")):
+        make().evaluate(bad_row(X, row=4), T, "squared_error", sample_weight=s)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("bad", [np.nan, 1e200])
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # NumPy's, of reference
+def test_evaluate_of_a_network_that_diverged(device, bad):
+    net = make(device=device)
+    net.parameters[...] = bad
+    with pytest.raises(
+        fastbp.DivergenceError, match=r"the loss is .* the parameters grew too large"
+    ):
+        net.evaluate(X, T, "squared_error")
 
 
 def test_evaluate_names_the_row_of_the_whole_batch(monkeypatch):

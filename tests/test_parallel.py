@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastbp
+from fastbp import info
 from fastbp.kernels.cpu import threads
 
 
@@ -61,12 +62,18 @@ def run(code, **environment):
     )  # fmt: skip
 
 
+def test_info_tells_the_threads_that_run(monkeypatch):
+    monkeypatch.setattr(threads, "MOST_WORKERS", 1)
+    fastbp.set_num_threads(9)
+    assert info.collect()["threads"] == 2
+
+
 def test_environment_variable():
     code = "import fastbp; fastbp.Sequential(fastbp.Dense(1, 1)); print(fastbp.get_num_threads())"
     assert run(code, FASTBP_NUM_THREADS="3").stdout == "3\n"
 
 
-@pytest.mark.parametrize("asked", ["0", "-1", "many", ""])
+@pytest.mark.parametrize("asked", ["0", "-1", "many", "", "٣"])
 def test_bad_environment_variable(asked):
     ended = run("import fastbp; fastbp.Sequential(fastbp.Dense(1, 1))", FASTBP_NUM_THREADS=asked)
     assert f"FASTBP_NUM_THREADS: expected an integer >= 1, got {asked!r}" in ended.stderr

@@ -6,7 +6,9 @@ import json
 import os
 import pickle
 import re
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -193,8 +195,48 @@ def test_a_save_replaces_the_old_file(tmp_path):
 
 
 def test_a_folder_that_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(FileNotFoundError, match=r"path: .* found no folder .*missing; make"):
         make().save(tmp_path / "missing" / "net")
+
+
+def test_threads_may_save_to_one_path(tmp_path, monkeypatch):
+    # Each waits with its file half written until the other has come as far.
+    write, both = np.savez, threading.Barrier(2, timeout=10)
+
+    def slowly(file, **arrays):
+        both.wait()
+        write(file, **arrays)
+        both.wait()
+
+    monkeypatch.setattr(np, "savez", slowly)
+    net = make()
+    with ThreadPoolExecutor(2) as pool:
+        saves = [pool.submit(net.save, tmp_path / "net") for _ in range(2)]
+        (path,) = {save.result() for save in saves}
+    np.testing.assert_array_equal(fastbp.load(path).parameters, net.parameters)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.npz"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
+def test_the_mode_of_the_file(tmp_path):
+    plain = tmp_path / "plain"
+    plain.touch()
+    path = make().save(tmp_path / "net")
+    assert path.stat().st_mode == plain.stat().st_mode
+    path.chmod(0o600)
+    assert make().save(path).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "far").mkdir()
+    net, path = make(), make().save(tmp_path / "far" / "net")
+    link = tmp_path / "link.npz"
+    link.symlink_to(path)
+    net.parameters[...] = 3
+    assert net.save(link) == link
+    assert link.is_symlink()
+    assert (fastbp.load(path).parameters == 3).all()
 
 
 # Files that are no network

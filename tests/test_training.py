@@ -493,6 +493,7 @@ def test_an_error_of_a_callback_passes_through():
     with pytest.raises(ZeroDivisionError, match="mine"):
         fit(net, callbacks=[fails], progress=True)
     assert net.history.epochs == 1
+    assert net.history.stopped == "failed"
 
 
 # Divergence
@@ -644,6 +645,16 @@ REFUSED = {
         TypeError,
         "callbacks: expected a list of functions, got builtin_function_or_method; pass [function]",
     ),
+    "callbacks with a number": (
+        {"callbacks": [print, 3]},
+        TypeError,
+        "callbacks: expected functions (net, history), got 3; pass [function]",
+    ),
+    "optimizer class": (
+        {"optimizer": fastbp.Adam},
+        TypeError,
+        "optimizer: expected an instance, got the class Adam; pass Adam()",
+    ),
     "x": ({"x": X[:, :2].copy()}, ValueError, "x: expected shape (n, 3), got (11, 2)"),
     "x dtype": ({"x": X.astype(np.float32)}, TypeError, "x: expected float64 like the other arr"),
     "x order": ({"x": X[::-1]}, ValueError, "x: expected a C-contiguous array, got a strided vie"),
@@ -760,6 +771,26 @@ def test_a_bad_row_that_is_met_after_some_steps_leaves_all_as_it_was(bad):
     assert optimizer.step == step
     for slot, array in slots.items():
         np.testing.assert_array_equal(optimizer.state[slot], array)
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_x_that_changes_while_it_is_trained_on(device):
+    net, optimizer, x, kept = make(device=device), fastbp.Adam(), X.copy(), []
+    fit(net, loss="huber")
+
+    def spoil(net, history):
+        kept.append((net.parameters.copy(), optimizer.step))
+        if history.epochs == 3:
+            x[9] = np.nan
+
+    text = f"x: {NOT_FINITE} 9; .* (found in epoch 4: x has changed). The network and the optimizer"
+    options = {"optimizer": optimizer, "batch_size": 2, "shuffle": False, "callbacks": [spoil]}
+    with pytest.raises(ValueError, match=re.escape(text).replace(r"\.\*", ".*")) as caught:
+        fit(net, x, epochs=9, **options)
+    assert "are as they were after epoch 3" in str(caught.value)
+    assert (net.history.epochs, net.history.stopped) == (3, "diverged")
+    np.testing.assert_array_equal(net.parameters, kept[-1][0])
+    assert optimizer.step == kept[-1][1]
 
 
 def test_fit_refuses_the_optimizer_of_another_network():

@@ -97,7 +97,10 @@ def launch_clip(max_norm, gradients):
 
 
 def clip_by_global_norm(max_norm, gradients):
-    """Returns the norm; scales gradients (size,) in place by max_norm / norm if it is larger."""
+    """Returns the norm; scales gradients (size,) in place by max_norm / norm if it is larger.
+
+    Gradients beyond 1e154 become zero here, since their squares overflow.
+    """
     launch_clip(max_norm, gradients)
     return result(NORM) ** 0.5
 

@@ -11,7 +11,14 @@ def l2_penalty(w, reg, dw):
 
 def clip_by_global_norm(max_norm, gradients):
     """Returns the norm; scales gradients (size,) in place by max_norm / norm if it is larger."""
-    norm = float(np.sqrt(np.sum(np.square(gradients, dtype=np.float64))))
+    with np.errstate(over="ignore"):
+        norm = float(np.sqrt(np.sum(np.square(gradients, dtype=np.float64))))
+    if norm == np.inf and (peak := float(np.max(np.abs(gradients)))) < np.inf:
+        shares = gradients / peak  # their squares do not overflow
+        norm = float(np.sqrt(np.sum(np.square(shares))))
+        if peak * norm > max_norm:
+            gradients[...] = shares * (max_norm / norm)
+        return peak * norm
     if norm > max_norm:
         gradients *= max_norm / norm
     return norm

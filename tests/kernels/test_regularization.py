@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fastbp.kernels import reference
+from fastbp.kernels import cpu, reference
 
 SIZES = [0, 1, 63, 64, 65, 1000]
 
@@ -109,6 +109,20 @@ def test_norm_of_large_gradients_does_not_overflow(kernels, launch, close):
     norm, clipped = launch(kernels.clip_by_global_norm, 1.0, out=[g])
     assert norm == pytest.approx(5e30, rel=1e-6)
     close(clipped, [0.6, 0.8])
+
+
+@pytest.mark.parametrize("kernels", [cpu, reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize("unit", [1e160, 2e307])
+def test_norm_of_the_largest_gradients_does_not_overflow(kernels, unit, launch, close):
+    g = np.array([3 * unit, -4 * unit, 0, 1])
+    norm, clipped = launch(kernels.clip_by_global_norm, 1.0, out=[g])
+    assert norm == pytest.approx(5 * unit, rel=1e-14)
+    close(clipped, [0.6, -0.8, 0, 0])
+    _, same = launch(kernels.clip_by_global_norm, 1e308, out=[g])
+    np.testing.assert_array_equal(same, g)
+    most = np.full(9, 1.7e308)  # the norm itself is beyond float64
+    _, clipped = launch(kernels.clip_by_global_norm, 3.0, out=[most])
+    close(clipped, np.ones(9))
 
 
 @pytest.mark.parametrize("max_norm", [0.1, 1e6])
