@@ -18,6 +18,7 @@ rng = np.random.default_rng(0)
 X, W, B, T = (rng.standard_normal(shape) for shape in ((5, 3), (3, 2), 2, (5, 2)))
 S, LABELS = rng.random(5), np.arange(5) % 2
 DY = rng.standard_normal((5, 2))
+SATURATES = np.where(np.arange(15).reshape(5, 3) == 3, np.inf, X)  # tanh hides it from a loss
 LOSSES = {
     "squared_error": T,
     "half_squared_error": T,
@@ -156,6 +157,14 @@ def test_a_mixture_is_refused(call, message):
         (lambda: functional.dense_forward(gpu(X), gpu(np.zeros((3, 4)))[:, ::2]), "C-contiguous"),
         (lambda: same_memory(gpu(DY)), "out: expected memory of its own"),
         (lambda: functional.squared_error(gpu(T), gpu(T), gpu(-S)), "sample_weight: expected fin"),
+        (
+            lambda: functional.squared_error(gpu(T), gpu(T), gpu(S * 1e-320)),
+            r"sample_weight: .* divide them by their largest",
+        ),
+        (
+            lambda: make("cuda").evaluate(gpu(SATURATES), gpu(T), "squared_error"),
+            "x: expected finite numbers, got NaN or infinity, first in row 1",
+        ),
         (
             lambda: functional.softmax_cross_entropy(gpu(T), gpu(LABELS + 1)),
             r"t: expected labels in 0\.\.1, got 2 in row 1",
