@@ -1,6 +1,8 @@
 """Optimisers: their state, their numbers, and the update written out in NumPy."""
 
+import doctest
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,3 +235,10 @@ def test_a_number_is_a_global_norm():
 def test_wrong_clips(make, error, text):
     with pytest.raises(error, match=re.escape(text)):
         make()
+
+
+def test_examples_of_the_page_run():
+    page = Path(__file__).resolve().parents[1] / "docs" / "optimisers.md"
+    done = doctest.testfile(str(page), module_relative=False)
+    assert done.attempted > 5
+    assert done.failed == 0
