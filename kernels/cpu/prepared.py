@@ -1,7 +1,7 @@
 """A step and a prediction whose operands, all but the batch, stand in one array of words.
 
-A call from Python spends 0.07 us on each array, and Python 1.5 us on looking at a batch: more than
-the arithmetic of a small network. So `prepare` writes the operands down, and the kernels look
+A call from Python takes each of its arrays apart, and to look at a batch in Python takes longer
+than the arithmetic of a small network. So `prepare` writes the operands down, and the kernels look
 themselves whether the next batch is like that one.
 """
 
