@@ -334,6 +334,7 @@ def test_what_is_no_batch_is_refused_as_in_a_first_call(change):
 def test_an_interrupted_step_is_counted_if_it_was_taken(monkeypatch, at, taken):
     (x, t), counts = batch(), []
     x, t = x.astype("f4"), t.astype("f4")
+    steps(fastbp.Sequential(fastbp.Dense(3, 2)), [(x, t)])  # the kernel is compiled for these types
     kernel = prepared.prepared_step
 
     def interrupted(*arguments):
