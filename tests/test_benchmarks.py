@@ -127,6 +127,7 @@ def test_a_turn_in_a_bad_moment_is_taken_again(bad):
     contenders = {"a": Contender(lambda: None, lambda: prepared.append(1))}
     times = measure.race(contenders, rounds=2, budget=1e-9, settling=Unsettled(bad))
     assert times["again"] == min(bad, 2 * measure.AGAIN)
+    assert times["unsettled"] == (2 if bad == 1000 else 0)
     assert len(prepared) == 1 + 2 + times["again"]  # once before everything, and before each turn
 
 
@@ -138,6 +139,7 @@ def test_settling_waits_until_threads_are_apart(monkeypatch):
     moment._pools = [ThreadPoolExecutor(1)]
     monkeypatch.setattr(moment, "_burn", lambda: 1.0)
     monkeypatch.setattr(moment, "_burn_together", lambda: next(slower))
+    monkeypatch.setattr(moment, "_are_near", lambda: True)
     moment.wait()  # 1.0
     assert len(rests) == 1
     moment.wait()  # 2.0, 1.9, 1.1
@@ -157,12 +159,32 @@ def test_settling_gives_up(monkeypatch):
     assert len(rests) == settling.TRIES
 
 
+def test_settling_waits_until_threads_are_near(monkeypatch):
+    rests = []
+    monkeypatch.setattr(settling, "rest", lambda: rests.append(1))
+    moment = settling.Settling(2)
+    distances = iter([1.0, 6.0, 5.0, 1.1, 6.0, *[6.0] * settling.TRIES])
+    moment._pools = [ThreadPoolExecutor(1)] * 2
+    monkeypatch.setattr(moment, "_burn", lambda: 1.0)
+    monkeypatch.setattr(moment, "_are_apart", lambda: True)
+    monkeypatch.setattr(moment, "_distance", lambda pool: next(distances))
+    moment.wait()  # 1.0
+    assert len(rests) == 1
+    moment.wait()  # 6.0, 5.0, 1.1
+    assert len(rests) == 4
+    assert not moment.lasted()  # 6.0
+    moment._patience = 0.0
+    moment.wait()
+    assert len(rests) == 4 + settling.TRIES
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no threads kept to processors")
 def test_settling_burns_on_all_threads_at_once():
     moment = settling.Settling(2)
     moment.wait()
     assert moment._alone > 0
     assert 1 <= moment._least < 100
+    assert 0 < moment._nearest < 10
     assert settling.Settling(1).lasted()  # one thread has nobody beside it
 
 

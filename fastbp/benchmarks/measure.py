@@ -60,8 +60,8 @@ def race(
     Returns
     -------
     dict
-        `again`: turns of all that were taken again; `seconds`: the median by name; `quartiles`:
-        [lower, upper] by name.
+        `again`: turns of all that were taken again; `unsettled`: turns that no moment lasted;
+        `seconds`: the median by name; `quartiles`: [lower, upper] by name.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def race(
         if seconds < LONG * budget:
             seconds = seconds_of(one.call, 2)
         calls[name] = max(1, round(budget / max(seconds, 1e-7)))
-    settling, again = settling or Settling(1), 0
+    settling, again, unsettled = settling or Settling(1), 0, 0
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, one in contenders.items():
@@ -89,9 +89,11 @@ def race(
                 if not times[name] or times[name][-1] < LONG * budget:
                     one.call()  # untimed: the one before has the caches
                 seconds = seconds_of(one.call, calls[name])
-                if settling.lasted() or not left:
+                lasted = settling.lasted()
+                if lasted or not left:
                     break
                 again += 1
+            unsettled += not lasted
             times[name].append(seconds)
     quartiles = {
         name: [float(s) / one.times for s in np.percentile(times[name], [25, 50, 75])]
@@ -99,6 +101,7 @@ def race(
     }
     return {
         "again": again,
+        "unsettled": unsettled,
         "seconds": {name: middle for name, (_, middle, _) in quartiles.items()},
         "quartiles": {name: [low, high] for name, (low, _, high) in quartiles.items()},
     }

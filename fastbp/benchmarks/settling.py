@@ -1,10 +1,12 @@
-"""The moment to measure: idle threads asleep, and every thread on a processor of its own.
+"""The moment to measure: idle threads asleep, each of the others on a core of its own, near together.
 
 The processors of a virtual machine are threads of its host, which may run two of them on one core
-for a while: two threads then do the work of one, whoever computes. The host decides anew when a
+for a while: two threads then do the work of one, whoever computes. Or it runs them where they share
+no cache: what one has written then reaches the other five times later. The host decides anew when a
 processor wakes up, so the remedy is to sleep a little and to look again.
 """
 
+import itertools
 import os
 import threading
 import time
@@ -12,13 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ..kernels.cpu.peak import burn
+from ..kernels.cpu.peak import bounce, burn
 
 REST = 0.02  # seconds of sleep after which idle threads are looked at: several ticks of the clock
 LONGEST_REST = 0.5  # OpenBLAS's threads spin for a tenth of a second
 BURN = 1e-3  # seconds for which threads compute, to see whether they slow one another down
 SLOWER = 1.3  # than at the best moment seen: two on one core take 2.0, on two cores 1.0 to 1.1
+FARTHER = 2.0  # than at the best moment seen: a word takes 55 ns to and fro within a cache, or 315
+BOUNCES = 2_000
 TRIES = 25
+PATIENCE = 300.0  # seconds in all, beyond so many tries, for which turns wait for near processors
 
 
 def rest() -> None:
@@ -57,32 +62,58 @@ class Settling:
         ]
         self._together = threading.Barrier(max(1, len(processors)))
         self._turns, self._alone, self._least = 20_000, 0.0, float("inf")
+        self._nearest, self._patience = float("inf"), PATIENCE
         if self._pools:
             self._burn()  # compiles
             self._turns = max(1, round(self._turns * BURN / min(self._burn() for _ in range(9))))
 
     def wait(self) -> None:
-        """Rest, and again until no thread slows another down.
+        """Rest, and again until no thread slows another down and all are near one another.
 
-        That is half a second if no moment is good, longer while idle threads still spin.
+        That is half a second if no moment is good, longer while idle threads still spin, or while
+        there is patience left for processors that are far apart.
         """
-        for _ in range(TRIES):
+        for tried in itertools.count(1):
+            begin = time.monotonic()
             rest()
             if not self._pools:
                 return
             self._alone = self._pools[0].submit(self._burn).result()
-            if self._are_apart():
+            apart = self._are_apart()
+            if apart and self._are_near():
                 return
+            if tried >= TRIES:
+                self._patience -= time.monotonic() - begin
+                if self._patience < 0 or not apart:
+                    return
 
     def lasted(self) -> bool:
-        """Whether the threads still run as fast as after `wait`."""
-        return not self._pools or self._are_apart()
+        """Whether the threads still run as fast as after `wait`, and as near one another."""
+        return not self._pools or (self._are_apart() and self._are_near())
 
     def _are_apart(self) -> bool:
         running = [pool.submit(self._burn_together) for pool in self._pools]
         slower = max(1.0, max(one.result() for one in running) / self._alone)
         self._least = min(self._least, slower)
         return slower < SLOWER * self._least
+
+    def _are_near(self) -> bool:
+        farthest = max(self._distance(pool) for pool in self._pools[1:])
+        self._nearest = min(self._nearest, farthest)
+        return farthest < FARTHER * self._nearest
+
+    def _distance(self, pool: ThreadPoolExecutor) -> float:
+        """Seconds that words take between the first thread and one of the others."""
+        word, both = np.zeros(1, np.int64), threading.Barrier(2)
+
+        def seconds(side: int) -> float:
+            both.wait()
+            start = time.perf_counter()
+            bounce(word, side, BOUNCES)
+            return time.perf_counter() - start
+
+        running = [one.submit(seconds, side) for side, one in enumerate((self._pools[0], pool))]
+        return min(one.result() for one in running)  # the other had to wait for the last to come
 
     def _burn_together(self) -> float:
         self._together.wait()

@@ -1,12 +1,25 @@
-"""The machine's own limit: multiplications and additions that touch nothing but registers."""
+"""The machine's own limits: multiply-adds that touch nothing but registers, and how fast a word
+goes from one thread to another.
+"""
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from .binding import launcher
-from .jit import inline
-from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
+from .jit import inline, kernel
+from .pointers import (
+    address,
+    at,
+    atomic_get,
+    atomic_put,
+    element,
+    get,
+    new_job,
+    number_of,
+    pointer_to,
+    put,
+)
 from .simd import INT, LANE, constant, vectors_of
 from .threads import run, task
 
@@ -65,3 +78,16 @@ def burn_once(job, number, scratch):
 @inline
 def store(target, turns):
     burn_registers(target, turns, element(target))
+
+
+@kernel
+def bounce(word, side, rounds):
+    """Hand a word to the thread that calls this with the other side, and wait until it comes back.
+
+    word: (1,) integers, zero at first; side: 0, which begins, or 1.
+    """
+    place = address(word, 0)
+    for turn in range(rounds):
+        while atomic_get(place, 0) != 2 * turn + side:
+            pass
+        atomic_put(place, 0, 2 * turn + side + 1)
