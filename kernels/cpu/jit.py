@@ -67,8 +67,27 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
         return super().get_filename_base(fullname, abiflags) + os.environ.get("FASTBP_SIMD", "")
 
 
+class _Files(caching.IndexDataCacheFile):
+    """An index whose entries name their data by what they are for.
+
+    Numba numbers them: two processes that fill a cache at once both write number 1, and from then
+    on the index of one leads to the machine code of the other, for other types.
+    """
+
+    def save(self, key, data):
+        number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8])
+        name = self._data_name(number)
+        self._save_data(name, data)  # before the index leads there
+        self._save_index(self._load_index() | {key: name})
+
+
 class _KernelCache(caching.Cache):
     _impl_class = _KernelCacheImpl
+
+    def __init__(self, function):
+        super().__init__(function)
+        locator, base = self._impl.locator, self._impl.filename_base
+        self._cache_file = _Files(self._cache_path, base, locator.get_source_stamp())
 
 
 @cache

@@ -58,6 +58,21 @@ def square(a):
     return a * a
 
 
+def test_two_processes_fill_a_cache_at_once(tmp_path):
+    one, two = (jit._Files(str(tmp_path), "name", "stamp") for _ in range(2))
+    save_data = one._save_data
+
+    def save_after_the_other(name, data):
+        two._load_index = dict  # read before this process wrote its own
+        two.save("float64", "data of two")
+        save_data(name, data)
+
+    one._save_data = save_after_the_other
+    one.save("float32", "data of one")
+    assert one.load("float64") in (None, "data of two")
+    assert one.load("float32") in (None, "data of one")
+
+
 @numba.njit
 def train_step(x, labels, w1, b1, w2, b2, learning_rate):
     """What a user writes: two layers, softmax, one step of gradient descent. Returns the loss."""
