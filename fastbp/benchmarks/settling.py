@@ -1,4 +1,4 @@
-"""The moment to measure: idle threads asleep, each of the others on a core of its own, near together.
+"""The moment to measure: idle threads asleep, the others each on a core of its own, all near.
 
 The processors of a virtual machine are threads of its host, which may run two of them on one core
 for a while: two threads then do the work of one, whoever computes. Or it runs them where they share

@@ -220,7 +220,7 @@ def dots_of_row(dz, w, m, dx, count):
     """dx = dz @ w.T for one row dz (m,) and some rows of w."""
     dots = few_columns(dz, 1) * PANEL // width(dz)
     for j in range(0, count, dots):
-        tile_dots(dz, m, at(w, j * m), m, m, at(dx, j), count, 1, min(dots, count - j))
+        tile_dots(dz, m, at(w, j * m), m, m, at(dx, j), count, 1, 1, min(dots, count - j))
 
 
 @inline
@@ -271,7 +271,7 @@ def backward_rows(job, number, scratch):
         last = min(row + step, end)
         if get(job, DX) != 0:
             for j in range(row, last, dots):
-                tile_dots(dz, m, at(w, j * m), m, m, at(dx, j), k, n, min(dots, last - j))
+                tile_dots(dz, m, at(w, j * m), m, m, at(dx, j), k, 1, n, min(dots, last - j))
         if n == 1:
             add_outer(carray(at(x, row), last - row), carray(dz, m), add, at(dw, row * m))
             continue

@@ -33,16 +33,16 @@ class RowsInPanels:
 
 
 class ColumnsInBlock:
-    """Left operand: the transpose of a block whose rows are BLOCK wide."""
+    """Left operand: the transpose of a block, or of a panel, whose rows are so wide."""
 
-    def __init__(self, v, pointer):
-        self.builder, self.pointers = v.builder, [pointer]
+    def __init__(self, v, pointer, wide=BLOCK):
+        self.builder, self.pointers, self.wide = v.builder, [pointer], wide
 
     def place(self, a, i, step):
         return a[0], constant(i)
 
     def next(self, a, next_turn, step):
-        return [self.builder.gep(a[0], [constant(BLOCK)])]
+        return [self.builder.gep(a[0], [constant(self.wide)])]
 
 
 class RowsInPlace:
@@ -151,6 +151,12 @@ class InPlace:
 
     def next(self, b):
         return self.v.builder.gep(b, [self.stride])
+
+
+class InPlaceOnce(InPlace):
+    """InPlace for rows that are in cache."""
+
+    ahead = ()
 
 
 class InPlaceToPanel(InPlace):

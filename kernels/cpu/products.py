@@ -6,18 +6,25 @@ packed is small enough for the L1 or L2 cache and is used many times from there.
 
 from math import inf
 
+from numba import carray
+
 from .jit import inline, spliced
 from .pointers import at, element
-from .simd import BLOCK, PANEL, STEPS, TALLEST, copy_part, copy_row, transpose_rows
+from .simd import BLOCK, PANEL, STEPS, TALLEST, copy_part, copy_row, transpose_rows, width
 from .tiles import (
+    few_columns,
     tile_columns,
     tile_columns_far_apart,
+    tile_dots,
+    tile_of_panel,
     tile_rows,
     tile_rows_and_pack,
     tile_rows_far_apart,
 )
 
 ALL_ROWS = 2**30  # fetch_rows of a block that is a panel wide
+MOST_DOTS = 4  # columns of w for which products of rows are worth their sums over lanes
+MOST_TURNED = 2**14  # elements of w that are transposed for them
 DEEP = 64  # steps of k, no multiple of STEPS, from which on a second visit of a tile is worth it
 
 
@@ -199,3 +206,56 @@ def multiply_columns(turns, a, b, init, init_row, c, c_row, rows, columns, floor
             floor,
         )
         i, tiles = i + height, tiles - 1
+
+
+# Few outputs fill a part of a vector. Along k all of its lanes are full.
+
+
+@inline
+def fills_by_dots(k, m, wide):
+    """Whether products of rows of x and columns of w take less time than w's rows in vectors.
+
+    A sum over lanes takes about as long as four multiplications of whole vectors.
+    """
+    lanes = wide // PANEL
+    return m <= MOST_DOTS and k * m <= MOST_TURNED and 2 * (k * m // lanes + 4 * m) <= k
+
+
+@spliced
+def multiply_dots(x, x_row, w, w_row, k, b, b_step, rectify, wt, y, y_row, rows, m):
+    """y = x @ w + b, or max(x @ w + b, 0) with `rectify`, by products of rows. wt: (m, k)."""
+    turned, weights = carray(wt, (m, k)), carray(w, (k, w_row))
+    for j in range(m):
+        for p in range(k):
+            turned[j, p] = weights[p, j]
+    together = few_columns(x, m) * PANEL // width(x)
+    for i in range(0, rows, together):
+        count = min(together, rows - i)
+        tile_dots(wt, k, at(x, i * x_row), x_row, k, at(y, i * y_row), 1, y_row, m, count)
+    out, bias, zero = carray(y, (rows, y_row)), carray(b, m), element(y)
+    for i in range(rows):
+        for j in range(m):
+            z = out[i, j] + bias[j * b_step]
+            out[i, j] = zero if rectify and z < zero else z
+
+
+@inline
+def fills_by_panels(n, k, m, wide):
+    """Whether dw.T = dz.T @ x takes less time than dw = x.T @ dz, although it is transposed."""
+    lanes = wide // PANEL
+    along, across = k * ((m + lanes - 1) // lanes), m * ((k + lanes - 1) // lanes)
+    return m <= TALLEST and n * (along - across) >= 2 * k * m
+
+
+@spliced
+def multiply_panel(panel, x, x_row, n, add, zeros, scratch, dw, k, m):
+    """dw = x.T @ dz for k rows of dw, or dw +=; a panel holds dz (n, m), scratch m of its rows."""
+    wide, zero = width(scratch), element(scratch)
+    gradient, totals = carray(dw, (k, m)), carray(scratch, (m, wide))
+    for i in range(0, k, wide):
+        count = min(wide, k - i)
+        tile_of_panel(panel, at(x, i), x_row, n, zeros, 0, scratch, wide, m, count, zero - inf)
+        for p in range(count):
+            for j in range(m):
+                before = gradient[i + p, j] if add else zero
+                gradient[i + p, j] = before + totals[j, p]

@@ -19,8 +19,12 @@ from .jit import inline, spliced
 from .pointers import address, at, element, get, new_job, number_of, pointer_to, put
 from .products import (
     ALL_ROWS,
+    fills_by_dots,
+    fills_by_panels,
     multiply_columns,
     multiply_columns_far_apart,
+    multiply_dots,
+    multiply_panel,
     multiply_rows,
     multiply_rows_and_pack,
     multiply_rows_far_apart,
@@ -158,7 +162,10 @@ def forward_block(job, number, scratch):
     b_step = 1 if biased else 0
     rectify = activation == RELU and not kept and halves == 1
     done = 0  # columns of x that are multiplied
-    if columns <= width(scratch):
+    if fills_by_dots(depth, columns, width(scratch)):
+        done, wt = depth, at(scratch, ROWS * DEPTH)
+        multiply_dots(x, k, w, m, depth, b, b_step, rectify, wt, y, m, rows, columns)
+    elif columns <= width(scratch):
         done = narrow_product(x, k, w, b, rectify, scratch, y, rows, depth, columns, m)
     if done < depth or k == 0:
         product(done, x, k, w, b, b_step, rectify, scratch, y, rows, depth, columns, m)
@@ -399,6 +406,10 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
     """dw = x.T @ dz, or dw += with `add`, for the rows begin..end-1 of dw."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
     first = 0  # row of the batch that is packed
+    if fills_by_panels(rows, k, m, wide):
+        c = at(dw, begin * m)
+        multiply_panel(panels, at(x, begin), k, rows, add, zeros, scratch, c, end - begin, m)
+        return
     if m <= wide and rows >= STEPS:  # a packed x would be read once
         first = rows - rows % STEPS
         c = at(dw, begin * m)

@@ -16,6 +16,7 @@ from .operands import (
     ColumnsInBlock,
     ColumnsInPlace,
     InPlace,
+    InPlaceOnce,
     InPlaceToPanel,
     Panel,
     RowsFarApart,
@@ -144,8 +145,9 @@ def switch_on(v, sizes, count, emit):
 
 
 def _packed_tiles(
-    v, heights, left, right, turns, init, init_row, c, c_row, rows, columns, floor, fetch=None
-):
+    v, heights, left, right, turns, init, init_row, c, c_row, rows, columns, floor, fetch=None,
+    steps=STEPS,
+):  # fmt: skip
     """Tiles of each height, for a vector of columns and for two; left(height), right(vectors)."""
     rest = (turns, init, init_row, c, c_row, rows, columns, floor)
 
@@ -158,7 +160,7 @@ def _packed_tiles(
         with v.builder.if_else(narrow) as branches:
             for vectors, branch in enumerate(branches, 1):
                 with branch:
-                    Tile(v, height, vectors, STEPS, fetch).emit(left(height), right(vectors), *rest)
+                    Tile(v, height, vectors, steps, fetch).emit(left(height), right(vectors), *rest)
 
     switch_on(v, heights, rows, emit)
 
@@ -255,6 +257,23 @@ def tile_columns_far_apart(
 
 
 @intrinsic
+def tile_of_panel(typingctx, a, b, b_row, k, init, init_row, c, c_row, rows, columns, floor):
+    """One tile of c = max(init + a.T @ b, floor), a: k rows of a panel, b as it lies in memory."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, b, b_row, *rest = args
+        right = partial(InPlaceOnce, v, b, stride=b_row)
+        _packed_tiles(
+            v, HEIGHTS, lambda height: ColumnsInBlock(v, a, PANEL * v.lanes), right, *rest, steps=1
+        )
+        return context.get_dummy_value()
+
+    return types.void(a, a, size, size, a, size, a, size, size, size, a.dtype), codegen
+
+
+@intrinsic
 def tile_in_place(typingctx, a, a_row, b, b_row, k, init, init_row, c, c_row, rows, columns, floor):
     """One tile of c = max(init + a @ b, floor) for a few rows, nothing packed."""
     size = types.intp
@@ -302,7 +321,7 @@ def outer_columns(typingctx, pointer):
 
 
 @intrinsic
-def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, rows, columns):
+def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, c_column, rows, columns):
     """One tile of c = a @ b.T for a few rows: products of rows, summed lane by lane.
 
     FEW gives the rows of b for the rows of a; an index beyond repeats index 0.
@@ -311,7 +330,7 @@ def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, rows, columns):
 
     def codegen(context, builder, signature, args):
         v = vectors_of(context, builder, signature, 0)
-        a, a_row, b, b_row, k, c, c_row, rows, columns = args
+        a, a_row, b, b_row, k, c, c_row, c_column, rows, columns = args
 
         def offsets(count, valid, stride):
             inside = [builder.icmp_signed("<", constant(i), valid) for i in range(count)]
@@ -323,7 +342,7 @@ def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, rows, columns):
         def emit(height):
             width = FEW[height]
             left, right = offsets(height, rows, a_row), offsets(width, columns, b_row)
-            to_row, to_column = offsets(height, rows, c_row), offsets(width, columns, constant(1))
+            to_row, to_column = offsets(height, rows, c_row), offsets(width, columns, c_column)
             sums = _dots(v, a, left, b, right, k)
             for i in reversed(range(height)):  # index 0 last: those beyond were written to it
                 totals = _sums_of_lanes(v, sums[i])
@@ -335,7 +354,7 @@ def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, rows, columns):
         switch_on(v, tuple(FEW), rows, emit)
         return context.get_dummy_value()
 
-    return types.void(a, size, a, size, size, a, size, size, size), codegen
+    return types.void(a, size, a, size, size, a, size, size, size, size), codegen
 
 
 def _dots(v, a, left, b, right, k):

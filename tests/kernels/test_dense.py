@@ -34,6 +34,8 @@ LONG = [  # in k or m; around what the engines cut: 16 and 512 rows, 4096 and 2*
     (7, 300, 20), (20, 7, 513), (3, 1030, 70), (70, 2, 1030), (260, 515, 34), (515, 3, 1030),
     (17, 2, 4100), (1000, 3, 33),
     (9, 257, 256), (23, 1030, 70), (55, 300, 225), (56, 300, 225),  # y in two sums
+    (31, 64, 3), (130, 65, 2), (600, 100, 4), (129, 256, 10), (129, 256, 17),  # few outputs
+    (40, 4100, 4),
 ]  # fmt: skip
 FEW = [(1, 1, 1), (65, 64, 63), (257, 9, 17)]
 
@@ -238,7 +240,7 @@ def test_absent_z_changes_nothing_else(kernels, dtype, activation, shape, forwar
     np.testing.assert_array_equal(alone, y)
 
 
-@pytest.mark.parametrize("shape", [(0, 3, 2), (600, 9, 17), *FEW], ids=str)
+@pytest.mark.parametrize("shape", [(0, 3, 2), (600, 9, 17), (600, 70, 3), *FEW], ids=str)
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 def test_gradients_are_added(kernels, dtype, shape, bias, launch, forward, backward, close):
     x, w, b, dy = operands(*shape, dtype)

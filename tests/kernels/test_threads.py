@@ -13,7 +13,7 @@ from fastbp.kernels import codes, cpu
 from fastbp.kernels.cpu import engines, threads, tiled
 
 # (n, k, m), all cut into tasks
-SHAPES = [(300, 400, 500), (1000, 130, 67), (64, 1100, 310), (20, 784, 128)]
+SHAPES = [(300, 400, 500), (1000, 130, 67), (64, 1100, 310), (20, 784, 128), (1000, 300, 3)]
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from fastbp.kernels import codes, cpu, reference
 from fastbp.kernels.cpu import simd
 
 rng = np.random.default_rng(0)
-shapes = [(1, 1, 1), (3, 5, 7), (4, 33, 70), (9, 17, 10), (65, 63, 33), (130, 520, 97)]
+shapes = [
+    (1, 1, 1), (3, 5, 7), (4, 33, 70), (9, 17, 10), (40, 70, 3), (65, 63, 33), (130, 520, 97)
+]  # fmt: skip
 for n, k, m in shapes:
     for code in (codes.RELU, codes.SIN):
         x, w, b, dy = (
