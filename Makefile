@@ -19,6 +19,10 @@ demo: $(VENV)/.demo  ## train on the digits and show what was learnt
 test: lint types  ## lint, types, and every test and example, in two processes
 	$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
+widths: $(READY)  ## the kernels' tests with narrower vectors than this machine has
+	for bits in 128 256; do FASTBP_SIMD=$$bits $(PY) -m pytest -n 2 --dist loadfile \
+	    tests/kernels/test_dense.py tests/kernels/test_network.py tests/kernels/test_threads.py $(ARGS) || exit 1; done
+
 lint: $(READY)  ## ruff: rules and format
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
@@ -92,4 +96,4 @@ $(VENV)/.bench: $(VENV)/.test
 	@touch $@
 
 .NOTPARALLEL:  # benchmarks would disturb each other
-.PHONY: help demo test lint types bench bench-dense bench-step bench-growth bench-table compare fuzz wheel-check setup clean
+.PHONY: help demo test widths lint types bench bench-dense bench-step bench-growth bench-table compare fuzz wheel-check setup clean

@@ -10,7 +10,7 @@ from numba import carray
 
 from .jit import inline, spliced
 from .pointers import at, element
-from .simd import BLOCK, PANEL, STEPS, TALLEST, copy_part, copy_row, transpose_rows, width
+from .simd import BLOCK, PANEL, STEPS, TALLEST, WIDEST, copy_part, copy_row, transpose_rows, width
 from .tiles import (
     few_columns,
     tile_columns,
@@ -24,7 +24,7 @@ from .tiles import (
 
 ALL_ROWS = 2**30  # fetch_rows of a block that is a panel wide
 MOST_DOTS = 4  # columns of w for which products of rows are worth their sums over lanes
-MOST_TURNED = 2**14  # elements of w that are transposed for them
+MOST_TURNED = 2**9 * WIDEST  # elements of w that are transposed for them, into a panel's room
 DEEP = 64  # steps of k, no multiple of STEPS, from which on a second visit of a tile is worth it
 
 
@@ -64,7 +64,7 @@ def pack_right_transposed(b, b_row, k, columns, wide, panel):
     """One panel of b.T, b (columns, k): panel[p * wide + j] = b[j * b_row + p]."""
     lanes = wide // PANEL
     for j in range(0, wide, lanes // 2):
-        for p in range(0, k, lanes):
+        for p in range(0, turns_of(k) * STEPS, lanes):
             target = at(panel, p * wide + j)
             transpose_rows(target, at(b, j * b_row + p), b_row, columns - j, k - p)
 

@@ -37,7 +37,8 @@ STEPS = 4  # steps of k per turn of the inner loop; packed operands are zero up 
 HEIGHTS = (1, 2, 4, 6, 8, 10, 12, 14) if VECTOR_BYTES == 64 else (1, 2, 4, 6)
 TALLEST = HEIGHTS[-1]
 HIGH = tuple(h for h in HEIGHTS if 2 * h > TALLEST)  # all that nearly equal tiles of a batch need
-BLOCK = 8 * 14 if VECTOR_BYTES == 64 else 16 * 6  # columns of a packed block for tile_columns
+# Columns of a packed block for tile_columns: with the rows of a batch it fits a task's scratch.
+BLOCK = {64: 8 * 14, 32: 16 * 6, 16: 12 * 6}[VECTOR_BYTES]
 
 # A few rows: w is read once and packing it would cost more than it saves. Rows: vectors of columns.
 FEW = {1: 8, 2: 8, 4: 6, 8: 3} if VECTOR_BYTES == 64 else {1: 8, 2: 4, 4: 2}

@@ -345,9 +345,11 @@ def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, c_column, rows, column
             to_row, to_column = offsets(height, rows, c_row), offsets(width, columns, c_column)
             sums = _dots(v, a, left, b, right, k)
             for i in reversed(range(height)):  # index 0 last: those beyond were written to it
-                totals = _sums_of_lanes(v, sums[i])
+                totals = [
+                    _sums_of_lanes(v, sums[i][j : j + v.lanes]) for j in range(0, width, v.lanes)
+                ]
                 for j in reversed(range(width)):
-                    total = builder.extract_element(totals, constant(j))
+                    total = builder.extract_element(totals[j // v.lanes], constant(j % v.lanes))
                     place = builder.gep(c, [builder.add(to_row[i], to_column[j])])
                     builder.store(total, place).align = v.align
 
@@ -382,7 +384,7 @@ def _dots(v, a, left, b, right, k):
 
 
 def _sums_of_lanes(v, vectors):
-    """A vector of the sums over the lanes of some vectors, by halves of all of them together.
+    """A vector of the sums over the lanes of up to so many vectors, by halves of all together.
 
     Each turn of the loop joins two vectors to one, in which each sum has half as many lanes.
     """

@@ -7,25 +7,28 @@ import sys
 import pytest
 
 CODE = """
+import itertools
+
 import numpy as np
 from fastbp.kernels import codes, cpu, reference
 from fastbp.kernels.cpu import simd
 
 rng = np.random.default_rng(0)
 shapes = [
-    (1, 1, 1), (3, 5, 7), (4, 33, 70), (9, 17, 10), (40, 70, 3), (65, 63, 33), (130, 520, 97)
+    (1, 1, 1), (1, 33, 70), (3, 5, 7), (4, 33, 70), (5, 33, 70), (9, 17, 10), (40, 70, 3),
+    (65, 63, 33), (130, 520, 97), (600, 33, 70),
 ]  # fmt: skip
-for n, k, m in shapes:
+for (n, k, m), real in itertools.product(shapes, (np.float32, np.float64)):
     for code in (codes.RELU, codes.SIN):
         x, w, b, dy = (
-            rng.standard_normal(s).astype(np.float32) for s in ((n, k), (k, m), (m,), (n, m))
+            rng.standard_normal(s).astype(real) for s in ((n, k), (k, m), (m,), (n, m))
         )
         results = {}
         for twin in (reference, cpu):
             y, z, dw, db, dx = (np.full_like(a, np.nan) for a in (dy, dy, w, b, x))
-            work = np.full(twin.dense_forward_work(n, k, m), np.nan, np.float32)
+            work = np.full(twin.dense_forward_work(n, k, m), np.nan, real)
             twin.dense_forward(x, w, b, code, work, z, y)
-            work = np.full(twin.dense_backward_work(n, k, m), np.nan, np.float32)
+            work = np.full(twin.dense_backward_work(n, k, m), np.nan, real)
             saved = z if code in codes.KEEPS_Z else y
             twin.dense_backward(dy, x, w, saved, code, work, dw, db, dx)
             results[twin] = y, dw, db, dx
