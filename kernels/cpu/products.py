@@ -218,7 +218,7 @@ def fills_by_dots(k, m, wide):
     A sum over lanes takes about as long as four multiplications of whole vectors.
     """
     lanes = wide // PANEL
-    return m <= MOST_DOTS and k * m <= MOST_TURNED and 2 * (k * m // lanes + 4 * m) <= k
+    return 0 < m <= MOST_DOTS and k * m <= MOST_TURNED and 2 * (k * m // lanes + 4 * m) <= k
 
 
 @spliced
@@ -244,14 +244,14 @@ def fills_by_panels(n, k, m, wide):
     """Whether dw.T = dz.T @ x takes less time than dw = x.T @ dz, although it is transposed."""
     lanes = wide // PANEL
     along, across = k * ((m + lanes - 1) // lanes), m * ((k + lanes - 1) // lanes)
-    return m <= TALLEST and n * (along - across) >= 2 * k * m
+    return 0 < m <= TALLEST and n * (along - across) >= 2 * k * m
 
 
 @spliced
-def multiply_panel(panel, x, x_row, n, add, zeros, scratch, dw, k, m):
+def multiply_panel(panel, x, x_row, n, add, zeros, scratch, dw, dw_row, k, m):
     """dw = x.T @ dz for k rows of dw, or dw +=; a panel holds dz (n, m), scratch m of its rows."""
     wide, zero = width(scratch), element(scratch)
-    gradient, totals = carray(dw, (k, m)), carray(scratch, (m, wide))
+    gradient, totals = carray(dw, (k, dw_row)), carray(scratch, (m, wide))
     for i in range(0, k, wide):
         count = min(wide, k - i)
         tile_of_panel(panel, at(x, i), x_row, n, zeros, 0, scratch, wide, m, count, zero - inf)

@@ -161,14 +161,20 @@ def forward_block(job, number, scratch):
     b = at(pointer_to(get(job, B), scratch), column) if biased else zeros
     b_step = 1 if biased else 0
     rectify = activation == RELU and not kept and halves == 1
+    last = columns - columns % width(scratch)  # columns beyond it fill no panel
+    if fills_by_dots(depth, columns - last, width(scratch)):
+        last_w, last_b, wt = at(w, last), at(b, last * b_step), at(scratch, ROWS * DEPTH)
+        last_y, count = at(y, last), columns - last
+        multiply_dots(
+            x, k, last_w, m, depth, last_b, b_step, rectify, wt, last_y, m, rows, count
+        )  # fmt: skip
+    else:
+        last = columns
     done = 0  # columns of x that are multiplied
-    if fills_by_dots(depth, columns, width(scratch)):
-        done, wt = depth, at(scratch, ROWS * DEPTH)
-        multiply_dots(x, k, w, m, depth, b, b_step, rectify, wt, y, m, rows, columns)
-    elif columns <= width(scratch):
-        done = narrow_product(x, k, w, b, rectify, scratch, y, rows, depth, columns, m)
-    if done < depth or k == 0:
-        product(done, x, k, w, b, b_step, rectify, scratch, y, rows, depth, columns, m)
+    if 0 < last <= width(scratch):
+        done = narrow_product(x, k, w, b, rectify, scratch, y, rows, depth, last, m)
+    if last > 0 and (done < depth or k == 0):
+        product(done, x, k, w, b, b_step, rectify, scratch, y, rows, depth, last, m)
     if halves == 1 and (kept or not on_registers):
         z = at(pointer_to(get(job, Z), scratch), row * m + column)
         # Rows that lie one behind the other in memory are computed together.
@@ -406,16 +412,22 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
     """dw = x.T @ dz, or dw += with `add`, for the rows begin..end-1 of dw."""
     wide, depth, zeros = width(scratch), turns_of(rows) * STEPS, zeros_at(scratch)
     first = 0  # row of the batch that is packed
-    if fills_by_panels(rows, k, m, wide):
-        c = at(dw, begin * m)
-        multiply_panel(panels, at(x, begin), k, rows, add, zeros, scratch, c, end - begin, m)
+    last = m - m % wide  # columns beyond it fill no panel
+    if fills_by_panels(rows, k, m - last, wide):
+        c, panel = at(dw, begin * m + last), at(panels, last * depth)
+        multiply_panel(
+            panel, at(x, begin), k, rows, add, zeros, scratch, c, m, end - begin, m - last
+        )  # fmt: skip
+    else:
+        last = m
+    if last == 0:
         return
-    if m <= wide and rows >= STEPS:  # a packed x would be read once
+    if last <= wide and rows >= STEPS:  # a packed x would be read once
         first = rows - rows % STEPS
         c = at(dw, begin * m)
         start, start_row = (c, m) if add else (zeros, 0)
         multiply_columns_far_apart(
-            first, at(x, begin), k, panels, start, start_row, c, m, end - begin, m,
+            first, at(x, begin), k, panels, start, start_row, c, m, end - begin, last,
             -type_inf(scratch),
         )  # fmt: skip
         if first == rows:
@@ -424,12 +436,12 @@ def weight_gradient(x, panels, add, rows, k, m, scratch, dw, begin, end):
     for i in range(begin, end, BLOCK):
         height = min(BLOCK, end - i)
         pack_block(at(x, first * k + i), k, rows - first, height, wide, scratch)
-        for j in range(0, m, wide):
+        for j in range(0, last, wide):
             c = at(dw, i * m + j)
             start, start_row = (c, m) if add else (zeros, 0)
             multiply_columns(
                 turns_of(rows - first), scratch, at(panels, j * depth + first * wide),
-                start, start_row, c, m, height, min(wide, m - j), -type_inf(scratch),
+                start, start_row, c, m, height, min(wide, last - j), -type_inf(scratch),
             )  # fmt: skip
 
 

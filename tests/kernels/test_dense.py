@@ -36,6 +36,7 @@ LONG = [  # in k or m; around what the engines cut: 16 and 512 rows, 4096 and 2*
     (9, 257, 256), (23, 1030, 70), (55, 300, 225), (56, 300, 225),  # y in two sums
     (31, 64, 3), (130, 65, 2), (600, 100, 4), (129, 256, 10), (129, 256, 17),  # few outputs
     (40, 4100, 4),
+    (70, 100, 36), (130, 65, 65), (600, 300, 74),  # few outputs beyond whole panels
 ]  # fmt: skip
 FEW = [(1, 1, 1), (65, 64, 63), (257, 9, 17)]
 

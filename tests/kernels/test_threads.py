@@ -13,7 +13,10 @@ from fastbp.kernels import codes, cpu
 from fastbp.kernels.cpu import engines, threads, tiled
 
 # (n, k, m), all cut into tasks
-SHAPES = [(300, 400, 500), (1000, 130, 67), (64, 1100, 310), (20, 784, 128), (1000, 300, 3)]
+SHAPES = [
+    (300, 400, 500), (1000, 130, 67), (64, 1100, 310), (20, 784, 128), (1000, 300, 3),
+    (999, 300, 99),
+]  # fmt: skip
 
 
 @pytest.fixture
