@@ -70,8 +70,9 @@ def compile(
     inputs : variable or sequence of variables
         The arguments, in this order: at least all variables that the outputs need.
     memory : {"store", "recompute"} or int
-        What becomes of an expression that several loops need: an array, or computed again in
-        each; with a number, arrays of so many bytes at most, those first that save most per byte.
+        What becomes of an expression that several loops need: an array, unless it takes three
+        operations or less, or computed again in each; with a number, arrays of so many bytes at
+        most, those first that save most per byte.
     batch_size : int
         Rows for which bytes and operations are counted.
 

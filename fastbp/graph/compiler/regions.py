@@ -20,6 +20,7 @@ REDUCTIONS = ("sum", "max")
 # Operations that cost about as much as ten additions: an exponential, a logarithm, a division.
 COSTLY = {"exp", "expm1", "log", "log1p", "sqrt", "sin", "cos", "erf", "power", "divide"}
 COSTLY |= {"tanh", "sigmoid", "softplus", "elu", "silu", "gelu", "gelu_tanh"}
+CHEAP = 3  # operations that take less time than to write an element and read it in another loop
 Site = tuple[Shape, int, Index]  # loops: their space, how many barriers lie below; the index
 
 
@@ -125,8 +126,12 @@ def plan(outputs: Sequence[Node], memory: str | int, n: int, jobs: Sequence[Job]
         chosen: set[Node] = set()
     else:
         _, everything = _visit(order, arrays, found, None, n)
-        limit = sum(one.bytes for one in everything) if memory == "store" else int(memory)
-        chosen = _affordable(everything, limit)
+        if memory == "store":
+            chosen = {one.node for one in everything if _is_worth(one)}
+            while more := _missed(_visit(order, arrays, found, chosen, n)[1]):
+                chosen |= more
+        else:
+            chosen = _affordable(everything, int(memory))
     arrays, shared = _visit(order, arrays, found, chosen, n)
     layers = forwards([node for node in order if node not in first])
     return Plan(order, arrays, found, layers, shared)
@@ -150,6 +155,17 @@ def _rank(node: Node, jobs: Jobs, before: set[Node]) -> int:
     """0 for what panels wait for, 1 for what they compute, 2 for all else."""
     panels = node in jobs and not isinstance(jobs[node], Sweep)
     return 1 if panels else 0 if node in before else 2
+
+
+def _is_worth(one: Shared) -> bool:
+    """Whether to read an array takes less time than to compute the expression again."""
+    size = one.bytes // one.node.dtype.itemsize
+    return one.operations > CHEAP * size * (one.loops - 1)
+
+
+def _missed(shared: Sequence[Shared]) -> set[Node]:
+    """What is no longer cheap, since what it is computed from is computed again."""
+    return {one.node for one in shared if not one.stored and _is_worth(one)}
 
 
 def _affordable(shared: Sequence[Shared], limit: int) -> set[Node]:

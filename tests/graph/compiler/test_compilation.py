@@ -221,6 +221,16 @@ def test_bytes_go_where_they_save_most():
     assert stored == [dear.op]
 
 
+def test_what_is_cheap_is_computed_again():
+    small = [x * x]
+    for _ in range(2):  # of one operation, of three, of five
+        small.append(1 - small[-1] * x)
+    total = graph.sum(small[0] + small[1] + small[2], axis=0)
+    _, plan = written([y / total for y in small], [x], "store", 1024)
+    stored = {one.operations // (1024 * 3): one.stored for one in plan.shared}
+    assert stored == {1: False, 2: False, 3: False, 5: True}
+
+
 # The cache
 
 
