@@ -55,12 +55,19 @@ def get_num_threads() -> int:
 def start_threads() -> None:
     """Bring engines and threads to life before the first kernel, threads again after a fork."""
     global _wanted
-    if _wanted is None:
-        wanted = _default()
-        engines.load(wanted)
-        _wanted = wanted
-    if threads.count() != min(_wanted, threads.MOST_WORKERS + 1):
-        threads.start(_wanted)
+    if _are_started():
+        return
+    with threads.changing:  # one of several threads that call their first kernel
+        if _wanted is None:
+            wanted = _default()
+            engines.load(wanted)
+            _wanted = wanted
+        if not _are_started():
+            threads.start(_wanted)
+
+
+def _are_started() -> bool:
+    return _wanted is not None and threads.count() == min(_wanted, threads.MOST_WORKERS + 1)
 
 
 def _default() -> int:

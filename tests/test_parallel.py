@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import fastbp
-from fastbp import info
+from fastbp import info, parallel
 from fastbp.kernels.cpu import threads
 
 
@@ -77,3 +79,20 @@ def test_environment_variable():
 def test_bad_environment_variable(asked):
     ended = run("import fastbp; fastbp.Sequential(fastbp.Dense(1, 1))", FASTBP_NUM_THREADS=asked)
     assert f"FASTBP_NUM_THREADS: expected an integer >= 1, got {asked!r}" in ended.stderr
+
+
+def test_first_calls_of_many_threads_start_the_pool_once(monkeypatch):
+    started = []
+
+    def start(count):
+        time.sleep(0.05)  # in which the others come
+        started.append(count)
+
+    monkeypatch.setenv("FASTBP_NUM_THREADS", "3")
+    monkeypatch.setattr(parallel, "_wanted", None)
+    monkeypatch.setattr(parallel.engines, "load", lambda count: None)
+    monkeypatch.setattr(parallel.threads, "start", start)
+    monkeypatch.setattr(parallel.threads, "count", lambda: started[-1] if started else 1)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: parallel.start_threads(), range(8)))
+    assert started == [3]

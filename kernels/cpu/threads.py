@@ -300,6 +300,7 @@ def work(slot):
 
 _workers: list[threading.Thread] = []
 _arenas = None
+changing = threading.RLock()  # whoever starts or stops workers: two at once would wait for good
 
 
 def count():
@@ -309,8 +310,13 @@ def count():
 
 def start(threads):
     """Give the pool threads - 1 workers; the caller of a kernel is the other thread."""
+    with changing:
+        stop()
+        _start(threads)
+
+
+def _start(threads):
     global _arenas
-    stop()
     workers = min(threads - 1, MOST_WORKERS)
     if workers <= 0:
         return
@@ -340,6 +346,11 @@ def _mask(processors):
 
 def stop():
     """End all workers; kernels then run on the calling thread alone."""
+    with changing:
+        _stop()
+
+
+def _stop():
     _pool[WORKERS] = 0
     while _pool[BUSY]:  # a job of another Python thread
         time.sleep(1e-4)
@@ -361,6 +372,8 @@ def _semaphore(name, *args):
 
 def _forget_workers():
     """In the child of a fork there are no workers, and none of its jobs is running."""
+    global changing
+    changing = threading.RLock()  # a thread that is not here may have held it
     _workers.clear()
     _pool[WORKERS] = _pool[BUSY] = 0
 
