@@ -12,6 +12,7 @@ threads may call kernels at once, and after a fork, where the child has no worke
 """
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -308,20 +309,44 @@ def count():
     return len(_workers) + 1
 
 
+@kernel
+def hold():
+    """Take the pool as a job does, if it is free; meanwhile jobs run on their callers alone."""
+    return atomic_replace(pool(), BUSY, 0, 1)
+
+
+@contextlib.contextmanager
+def _held():
+    """The pool without a job, and no other Python thread that changes it."""
+    with changing:
+        while not hold():
+            time.sleep(1e-4)
+        try:
+            yield
+        finally:
+            _pool[BUSY] = 0
+
+
 def start(threads):
     """Give the pool threads - 1 workers; the caller of a kernel is the other thread."""
-    with changing:
-        stop()
-        _start(threads)
+    with _held():
+        _end_workers()
+        _begin_workers(min(threads - 1, MOST_WORKERS))
 
 
-def _start(threads):
+def stop():
+    """End all workers; kernels then run on the calling thread alone."""
+    if _workers:
+        with _held():
+            _end_workers()
+
+
+def _begin_workers(workers):
     global _arenas
-    workers = min(threads - 1, MOST_WORKERS)
     if workers <= 0:
         return
     _arenas = np.empty((workers, ARENA_BYTES + 64), np.uint8)
-    _pool[TICKET] = _pool[DONE] = _pool[BUSY] = _pool[SLEEPERS] = _pool[STOP] = 0
+    _pool[SLEEPERS] = _pool[STOP] = 0
     if HAS_SEMAPHORE:
         _semaphore("sem_init", 0, 0)
     if hasattr(os, "sched_getaffinity"):
@@ -344,16 +369,8 @@ def _mask(processors):
     return words.view(np.int64)
 
 
-def stop():
-    """End all workers; kernels then run on the calling thread alone."""
-    with changing:
-        _stop()
-
-
-def _stop():
+def _end_workers():
     _pool[WORKERS] = 0
-    while _pool[BUSY]:  # a job of another Python thread
-        time.sleep(1e-4)
     _pool[STOP] = 1
     if HAS_SEMAPHORE:
         for _ in _workers:
@@ -375,7 +392,7 @@ def _forget_workers():
     global changing
     changing = threading.RLock()  # a thread that is not here may have held it
     _workers.clear()
-    _pool[WORKERS] = _pool[BUSY] = 0
+    _pool[WORKERS] = _pool[TICKET] = _pool[BUSY] = 0
 
 
 atexit.register(stop)  # before the compiled code that they run is unloaded

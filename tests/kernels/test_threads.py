@@ -123,6 +123,35 @@ def test_the_pool_can_be_resized_while_kernels_run(pool, layers):
             np.testing.assert_array_equal(a, b)
 
 
+def test_a_change_of_the_pool_and_a_job_take_turns(pool, layers, monkeypatch):
+    pool(2)
+    expected = forward_and_backward(*layers[0])
+    words = threads._pool
+    words[threads.BUSY] = 1  # a job
+    change = threading.Thread(target=threads.start, args=(3,))
+    change.start()
+    change.join(timeout=0.05)
+    assert change.is_alive()
+    assert threads.count() == 2
+    words[threads.BUSY] = 0
+    change.join(timeout=60)
+    assert threads.count() == 3
+
+    busy = []
+
+    def begin(workers):  # while the pool is changed, a job runs on its caller alone
+        busy.append(words[threads.BUSY])
+        for got, wanted in zip(forward_and_backward(*layers[0]), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+        busy.append(words[threads.BUSY])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threads, "_begin_workers", begin)
+        threads.start(2)
+    assert busy == [1, 1]
+    assert words[threads.BUSY] == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_the_child_of_a_fork_computes_alone():
     code = """
