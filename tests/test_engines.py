@@ -11,6 +11,7 @@ import pytest
 
 import fastbp
 from fastbp import engines
+from fastbp.kernels.cpu import groups
 from fastbp.kernels.cpu.engines import (
     BACKWARD,
     FORWARD,
@@ -174,6 +175,21 @@ def test_a_table_is_for_its_number_of_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # decides BLAS's own threads
     reload()
     assert engines.table() is None
+
+
+@kernel
+def rows_lie_along_the_vectors(n, x, table):
+    return groups.takes_narrow(n, x, table)
+
+
+def test_a_narrow_network_keeps_to_the_engine_that_is_chosen():
+    net, x = fastbp.Sequential(fastbp.Dense(5, 7), fastbp.Dense(7, 3)), np.empty((77, 5), "f4")
+    arguments = len(x), x, net.plans[0].table
+    answers = {}
+    for engine in ("tiles", "blas"):
+        fastbp.set_engine(engine)
+        answers[engine] = rows_lie_along_the_vectors(*arguments)
+    assert answers == {"tiles": True, "blas": False}
 
 
 def damage(content, **changes):

@@ -558,3 +558,23 @@ def test_the_benchmark_runs(bench, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(bench.LOSSES, "huber", LOSSES["squared_error"])
     with pytest.raises(AssertionError, match="the expression gives other results; nothing was"):
         bench.main()
+
+
+@DTYPES
+def test_a_panel_that_the_batch_does_not_fill_has_no_part_in_the_gradients(dtype):
+    # 77 rows of a narrow network. What fills the last panel up has z = b = 0: log(0), 1 / 0.
+    rng = np.random.default_rng(0)
+    net = fastbp.Sequential(
+        fastbp.Dense(5, 7, activation=graph.log, dtype=dtype, rng=0),
+        fastbp.Dense(7, 3, dtype=dtype, rng=1),
+    )
+    net.layers[0].w[...] = rng.uniform(0.5, 1, (5, 7))
+    x, t = rng.uniform(0.5, 1, (77, 5)).astype(dtype), rng.random((77, 3)).astype(dtype)
+    loss, dx = net.loss_and_gradients(x, t, loss="squared_error")
+    together, total = net.gradients.copy(), np.zeros_like(net.gradients)
+    for i in range(77):
+        _, alone = net.loss_and_gradients(x[i : i + 1], t[i : i + 1], loss="squared_error")
+        np.testing.assert_allclose(dx[i : i + 1], alone / 77, rtol=0, atol=10 * TOLERANCE[dtype])
+        total += net.gradients / 77
+    assert np.isfinite(loss)
+    np.testing.assert_allclose(together, total, rtol=0, atol=10 * TOLERANCE[dtype])

@@ -38,11 +38,17 @@ def log2(typingctx, number):
 
 
 @inline
+def choice(direction, x, n, size):
+    """The bit of a layer of n rows and so many weights, for the type of x."""
+    double = x.itemsize >> 3
+    row = (direction * 2 + double) * ROW_SIZES + min(log2(n), ROW_SIZES - 1)
+    return (get(table(), row) >> log2(size)) & 1
+
+
+@inline
 def chooses_blas(direction, x, w):
     """Whether BLAS runs the layer of x (n, k) and w (k, m)."""
-    double = x.itemsize >> 3
-    row = (direction * 2 + double) * ROW_SIZES + min(log2(x.shape[0]), ROW_SIZES - 1)
-    return (get(table(), row) >> log2(w.size)) & 1 == 1
+    return choice(direction, x, x.shape[0], w.size) == 1
 
 
 @inline

@@ -7,7 +7,6 @@ cut into groups of rows, each of which one thread takes through all layers, with
 What a step consists of is both a kernel and, spliced, a part of the kernels after it.
 """
 
-from functools import partial
 from math import isfinite, nan
 
 import numpy as np
@@ -19,7 +18,6 @@ from ..codes import (
     CLIP,
     CLIP_NORM,
     CLIP_VALUE,
-    COLUMNS,
     DROPOUT,
     EXPRESSION,
     FIRST,
@@ -35,67 +33,31 @@ from ..codes import (
     SEED,
     STEP,
     WEIGHTS,
-    B,
-    K,
-    M,
 )
-from . import blas
 from .binding import launcher
-from .engines import may_choose_blas
+from .groups import address_or_none, group_count, groups_work, train_groups, train_part
 from .jit import inline, kernel, spliced
 from .losses import row_share
+from .narrow import LEAST_ROWS as LEAST_NARROW
+from .narrow import narrow_work
 from .optimizers import adamw, rmsprop, sgd
-from .panels import all_finite, all_kept, forward, kept, matrix, panel_room, rows_of, train, vector
-from .pointers import address, at, doubles_at, get, new_job, number_of, pointer_to, put
+from .panels import all_finite, forward, matrix, panel_room, rows_of
+from .pointers import address, at, doubles_at, get, new_job, pointer_to, put
 from .regularization import clip_by_global_norm, clip_by_value, l2_penalty
-from .threads import ARENA_BYTES, part, run, task
+from .threads import part, run, task
 
 SEED_BITS = np.uint64(2**63 - 1)
 
 PANEL = 512  # rows of a panel that all threads share: dense_backward packs as many at once
-# Small networks: each group of rows goes through all layers on one thread.
-MOST_PARAMETERS = 2**14  # each group has gradients of its own: they stay in its cache
-LEAST_WORK = 2**18  # multiplications of a forward pass: two tasks that are worth a thread
-LEAST_ROWS = 32  # of a group
-MOST_GROUPS = 8
-GROUP_PANEL = 112  # rows of a panel of a group: 8 full tiles, and whole turns of dw
 UPDATED = 2**15  # parameters that are worth a thread
-
-
-@inline
-def parameter_count(table):
-    """Elements of weights and biases."""
-    count = 0
-    for i in range(len(table)):
-        if table[i, KIND] != DROPOUT:
-            count += table[i, K] * table[i, M] + (table[i, M] if table[i, B] >= 0 else 0)
-    return count
-
-
-@inline
-def group_count(n, table):
-    """Into how many groups to cut the rows, each with gradients of its own; 1: threads per layer.
-
-    It depends on the shapes alone, so that a sum has the same bits for every number of threads,
-    and whether layers share places or not.
-    """
-    most = min(MOST_GROUPS, n // LEAST_ROWS)
-    if most < 2:
-        return 1
-    size = parameter_count(table)
-    room = panel_room(GROUP_PANEL, table) + GROUP_PANEL * (all_kept(table) - kept(table))
-    small = size <= MOST_PARAMETERS and room <= ARENA_BYTES // 8
-    return most if small and n * size >= LEAST_WORK else 1
 
 
 def network_work(n, table):
     """Elements of `work` that the kernels of this module need for n rows."""
     room = panel_room(min(n, PANEL), table)
-    groups = group_count(n, table)
-    if groups == 1:
-        return room
-    # For groups: labels as words, the gradients of all groups but the first, a panel.
-    return max(room, 2 * n + (groups - 1) * parameter_count(table) + panel_room(GROUP_PANEL, table))
+    if n >= LEAST_NARROW:
+        room = max(room, narrow_work(table))
+    return max(room, groups_work(n, table))
 
 
 network_room = inline(network_work)
@@ -115,105 +77,6 @@ def network_forward(x, table, numbers, training, parameters, work, y):
 
 predict = spliced(network_forward)
 network_forward = launcher(network_forward)
-
-
-# Groups of rows on the threads of the pool. The words of a job:
-ROWS, FEATURES, LAYERS, GROUPS, SIZE, AT_X, AT_T, AT_LABELS, AT_S = range(9)
-AT_TABLE, AT_RECIPE, AT_NUMBERS, AT_PARAMETERS, AT_MORE, AT_GRADIENTS, AT_DX = range(9, 16)
-SHARE = 16  # as a double
-LOSSES = 17  # a double per group
-
-
-@inline
-def doubles_of(job):
-    """The words of a job as doubles."""
-    return carray(doubles_at(number_of(job)), LOSSES + MOST_GROUPS)
-
-
-@inline
-def address_or_none(array):
-    """The address of an operand as a word, 0 of one that is left out."""
-    return number_of(address(array, 0)) if array.size > 0 else 0
-
-
-@inline
-def rows_at(job, word, scratch, columns):
-    """An operand of a job with a row per sample, or no row where it is left out."""
-    rows = get(job, ROWS) if get(job, word) != 0 else 0
-    return carray(pointer_to(get(job, word), scratch), (rows, columns))
-
-
-@partial(task, group="_groups")  # networks that are large, or see few rows, never need it
-def train_group(job, number, scratch):
-    """The gradients of one group of rows, and their loss."""
-    n, layers, size = get(job, ROWS), get(job, LAYERS), get(job, SIZE)
-    begin, end = part(n, get(job, GROUPS), number, 2)
-    table = carray(pointer_to(get(job, AT_TABLE), job), (layers, COLUMNS))
-    recipe = carray(pointer_to(get(job, AT_RECIPE), job), WEIGHTS + 1)
-    numbers = carray(doubles_at(get(job, AT_NUMBERS)), RATES + layers)
-    parameters = carray(pointer_to(get(job, AT_PARAMETERS), scratch), size)
-    gradients = carray(pointer_to(get(job, AT_GRADIENTS), scratch), size)
-    if number > 0:
-        more = pointer_to(get(job, AT_MORE), scratch)
-        gradients = carray(at(more, (number - 1) * size), size)
-    x = rows_at(job, AT_X, scratch, get(job, FEATURES))
-    s = rows_at(job, AT_S, scratch, 1)
-    dx = rows_at(job, AT_DX, scratch, get(job, FEATURES))
-    room, doubles = carray(scratch, ARENA_BYTES // 8), doubles_of(job)
-    if get(job, AT_LABELS) != 0:
-        labels = carray(pointer_to(get(job, AT_LABELS), job), n)
-        doubles[LOSSES + number] = train(
-            begin, end, GROUP_PANEL, x, labels, s.reshape(s.size), doubles[SHARE], table, recipe,
-            numbers, parameters, room, gradients, dx,
-        )  # fmt: skip
-    else:
-        t = rows_at(job, AT_T, scratch, table[layers - 1, M])
-        doubles[LOSSES + number] = train(
-            begin, end, GROUP_PANEL, x, t, s.reshape(s.size), doubles[SHARE], table, recipe,
-            numbers, parameters, room, gradients, dx,
-        )  # fmt: skip
-
-
-@inline
-def train_groups(
-    groups, x, t, sample_weight, share, table, recipe, numbers, parameters, work, gradients, dx
-):  # fmt: skip
-    """`train` for the whole batch, a thread per group of rows."""
-    n, size, job, at_labels = len(x), gradients.size, new_job(), 0
-    scratch = address(work, 2 * n + (groups - 1) * size)
-    if t.ndim == 1:
-        at_labels = number_of(address(work, 0))
-        labels = carray(pointer_to(at_labels, job), n)
-        for i in range(n):
-            labels[i] = t[i]
-    put(job, ROWS, n)
-    put(job, FEATURES, x.shape[1])
-    put(job, LAYERS, len(table))
-    put(job, GROUPS, groups)
-    put(job, SIZE, size)
-    put(job, AT_X, address_or_none(x))
-    put(job, AT_T, address_or_none(t))
-    put(job, AT_LABELS, at_labels)
-    put(job, AT_S, address_or_none(sample_weight))
-    put(job, AT_TABLE, address_or_none(table))
-    put(job, AT_RECIPE, address_or_none(recipe))
-    put(job, AT_NUMBERS, address_or_none(numbers))
-    put(job, AT_PARAMETERS, address_or_none(parameters))
-    put(job, AT_MORE, number_of(address(work, 2 * n)))
-    put(job, AT_GRADIENTS, address_or_none(gradients))
-    put(job, AT_DX, address_or_none(dx))
-    doubles = doubles_of(job)
-    doubles[SHARE] = share
-    if may_choose_blas(x):
-        blas.ready(work)
-    run(train_group(scratch), job, groups, scratch, True)
-    loss = doubles[LOSSES]
-    for group in range(1, groups):
-        loss += doubles[LOSSES + group]
-        more = vector(work, 2 * n + (group - 1) * size, size)
-        for i in range(size):
-            gradients[i] += more[i]
-    return loss
 
 
 @inline
@@ -243,8 +106,8 @@ def network_loss_gradients(
             gradients, dx,
         )  # fmt: skip
     else:
-        loss = train(
-            0, n, PANEL, x, t, sample_weight, share, table, recipe, numbers, parameters, work,
+        loss = train_part(
+            n, 0, n, PANEL, x, t, sample_weight, share, table, recipe, numbers, parameters, work,
             gradients, dx,
         )  # fmt: skip
     if numbers[L2] != 0 and isfinite(loss):
@@ -259,8 +122,8 @@ loss_gradients = spliced(network_loss_gradients)
 network_loss_gradients = launcher(network_loss_gradients)
 
 
-# The words of a job of updates; those that it shares keep their places.
-AT_FIRST, AT_SECOND, PIECES = 16, 17, 18
+# The words of a job of updates
+SIZE, PIECES, AT_RECIPE, AT_NUMBERS, AT_GRADIENTS, AT_PARAMETERS, AT_FIRST, AT_SECOND = range(8)
 
 
 @inline

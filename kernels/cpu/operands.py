@@ -45,6 +45,19 @@ class ColumnsInBlock:
         return [self.builder.gep(a[0], [constant(self.wide)])]
 
 
+class RowsInBlock:
+    """Left operand: rows of a block."""
+
+    def __init__(self, v, pointer):
+        self.builder, self.pointers = v.builder, [pointer]
+
+    def place(self, a, i, step):
+        return a[0], constant(i * BLOCK)
+
+    def next(self, a, next_turn, step):
+        return [self.builder.gep(a[0], [constant(1)])]
+
+
 class RowsInPlace:
     """Left operand: rows of a matrix as the user has it, `stride` apart; row 0 for those beyond."""
 

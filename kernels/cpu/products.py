@@ -10,9 +10,24 @@ from numba import carray
 
 from .jit import inline, spliced
 from .pointers import at, element
-from .simd import BLOCK, PANEL, STEPS, TALLEST, WIDEST, copy_part, copy_row, transpose_rows, width
+from .simd import (
+    BLOCK,
+    OUTER,
+    PANEL,
+    STEPS,
+    TALLEST,
+    WIDEST,
+    copy_part,
+    copy_row,
+    transpose_rows,
+    width,
+)
 from .tiles import (
     few_columns,
+    sums_along,
+    tile_along,
+    tile_block,
+    tile_block_transposed,
     tile_columns,
     tile_columns_far_apart,
     tile_dots,
@@ -259,3 +274,49 @@ def multiply_panel(panel, x, x_row, n, add, zeros, scratch, dw, dw_row, k, m):
             for j in range(m):
                 before = gradient[i + p, j] if add else zero
                 gradient[i + p, j] = before + totals[j, p]
+
+
+# A panel of the batch: all of a tile's columns exist, and rows up to a multiple of STEPS.
+
+
+@spliced
+def multiply_block(block, b, turns, init, c, rows, floor):
+    """c = max(init + block @ b, floor) for some rows of a block; init: what each tile adds to."""
+    wide, i, tiles = width(b), 0, (rows + TALLEST - 1) // TALLEST
+    while tiles > 0:
+        height = tile_height(rows - i, tiles)
+        tile_block(at(block, i * BLOCK), b, turns, init, at(c, i * wide), height, floor)
+        i, tiles = i + height, tiles - 1
+
+
+@spliced
+def multiply_block_transposed(block, b, turns, init, c, rows, floor):
+    """c = max(init + block.T @ b, floor) for some columns of a block."""
+    wide, i, tiles = width(b), 0, (rows + TALLEST - 1) // TALLEST
+    while tiles > 0:
+        height = tile_height(rows - i, tiles)
+        start, target = at(init, i * wide), at(c, i * wide)
+        tile_block_transposed(at(block, i), b, turns, start, target, height, floor)
+        i, tiles = i + height, tiles - 1
+
+
+@spliced
+def multiply_along(a, b, jump, turns, add, zeros, c, rows, columns):
+    """c = a @ b.T, or c +=, for rows of a and of b, each in `turns` panels, a jump apart."""
+    wide, (high, across) = width(a), OUTER
+    for i in range(0, rows, high):
+        for j in range(0, columns, across):
+            target = at(c, i * columns + j)
+            start, start_row = (target, columns) if add else (zeros, 0)
+            tile_along(
+                at(a, i * wide), jump, at(b, j * wide), jump, turns, start, start_row,
+                target, columns, min(high, rows - i), min(across, columns - j),
+            )  # fmt: skip
+
+
+@spliced
+def sum_along(a, jump, turns, add, zeros, c, rows):
+    """c = the sums of rows of a, or c +=."""
+    for i in range(0, rows, OUTER[1]):
+        target, count = at(c, i), min(OUTER[1], rows - i)
+        sums_along(at(a, i * width(a)), jump, turns, target if add else zeros, target, count)

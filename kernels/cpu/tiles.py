@@ -20,6 +20,7 @@ from .operands import (
     InPlaceToPanel,
     Panel,
     RowsFarApart,
+    RowsInBlock,
     RowsInPanels,
     RowsInPlace,
     lines,
@@ -106,6 +107,19 @@ class Tile:
         entering = [*flat, right.pointer, *left.pointers]
         sums = loop(self.builder, turns, entering, body)[: len(flat)]
         return [sums[i : i + self.vectors] for i in range(0, len(sums), self.vectors)]
+
+
+class WholeTile(Tile):
+    """A tile as wide as a panel; rows beyond those asked for are computed and written, too."""
+
+    def emit(self, left, right, turns, init, c, floor):
+        v, rows, parts = self.v, range(self.height), range(self.vectors)
+        places = [[constant((i * PANEL + j) * v.lanes) for j in parts] for i in rows]
+        start = [[v.load(init, place) for place in row] for row in places]
+        sums, low = self._loop(left, right, turns, start, None), v.splat(floor)
+        for row, totals in zip(places, sums):
+            for place, total in zip(row, totals):
+                v.store(v.larger(low, total), c, place)
 
 
 def loop(builder, turns, entering, body):
@@ -357,6 +371,101 @@ def tile_dots(typingctx, a, a_row, b, b_row, k, c, c_row, c_column, rows, column
         return context.get_dummy_value()
 
     return types.void(a, size, a, size, size, a, size, size, size, size), codegen
+
+
+def _whole_tiles(left):
+    """c = max(init + op(a) @ b, floor): a in a block; b, init and c rows of a panel."""
+
+    def tile(typingctx, a, b, turns, init, c, rows, floor):
+        def codegen(context, builder, signature, args):
+            v = vectors_of(context, builder, signature, 0)
+            a, b, turns, init, c, rows, floor = args
+
+            def emit(height):
+                one = WholeTile(v, height, PANEL, STEPS)
+                one.emit(left(v, a), Panel(v, b, PANEL), turns, init, c, floor)
+
+            switch_on(v, HEIGHTS, rows, emit)
+            return context.get_dummy_value()
+
+        return types.void(a, a, types.intp, a, a, types.intp, a.dtype), codegen
+
+    return tile
+
+
+tile_block = intrinsic(_whole_tiles(RowsInBlock))
+tile_block_transposed = intrinsic(_whole_tiles(ColumnsInBlock))
+
+
+@intrinsic
+def tile_along(typingctx, a, a_jump, b, b_jump, turns, init, init_row, c, c_row, rows, columns):
+    """One tile of c = init + a @ b.T of up to OUTER rows and columns, summed lane by lane.
+
+    a and b: rows of `turns` panels each, a jump apart. Rows beyond are read, and left out of c.
+    """
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_jump, b, b_jump, turns, init, init_row, c, c_row, rows, columns = args
+        height, width = OUTER
+
+        def body(turn, carried):
+            *sums, a, b = carried
+            for part in range(PANEL):
+                pairs = product(_part_of_rows(v, a, height, part), _part_of_rows(v, b, width, part))
+                sums = [v.multiply_add(x, y, total) for (x, y), total in zip(pairs, sums)]
+            return [*sums, builder.gep(a, [a_jump]), builder.gep(b, [b_jump])]
+
+        *sums, _, _ = loop(builder, turns, [v.zero] * (height * width) + [a, b], body)
+
+        def row_of(stride, i):
+            inside = builder.icmp_signed("<", constant(i), rows)
+            return builder.select(inside, builder.mul(stride, constant(i)), constant(0))
+
+        for i in reversed(range(height)):  # row 0 last: those beyond were written to it
+            before = builder.gep(init, [row_of(init_row, i)])
+            after = builder.gep(c, [row_of(c_row, i)])
+            _store_sums(v, sums[i * width : (i + 1) * width], before, after, columns)
+        return context.get_dummy_value()
+
+    return types.void(a, size, a, size, size, a, size, a, size, size, size), codegen
+
+
+@intrinsic
+def sums_along(typingctx, a, a_jump, turns, init, c, rows):
+    """c = init + the sums of up to OUTER[1] rows of `turns` panels, a jump apart."""
+    size = types.intp
+
+    def codegen(context, builder, signature, args):
+        v = vectors_of(context, builder, signature, 0)
+        a, a_jump, turns, init, c, rows = args
+
+        def body(turn, carried):
+            *sums, a = carried
+            for part in range(PANEL):
+                sums = map(builder.fadd, sums, _part_of_rows(v, a, OUTER[1], part))
+            return [*sums, builder.gep(a, [a_jump])]
+
+        *sums, _ = loop(builder, turns, [v.zero] * OUTER[1] + [a], body)
+        _store_sums(v, sums, init, c, rows)
+        return context.get_dummy_value()
+
+    return types.void(a, size, size, a, a, size), codegen
+
+
+def _part_of_rows(v, panel, rows, part):
+    """A vector of each of the first rows of a panel."""
+    return [v.load(panel, constant((i * PANEL + part) * v.lanes)) for i in range(rows)]
+
+
+def _store_sums(v, sums, init, c, columns):
+    """c[:columns] = init[:columns] + the sums over the lanes of so many vectors."""
+    for j in range(0, len(sums), v.lanes):
+        mask = v.first(v.builder.sub(columns, constant(j)))
+        before = v.load_part(init, constant(j), mask)
+        total = v.builder.fadd(before, _sums_of_lanes(v, sums[j : j + v.lanes]))
+        v.store_part(total, c, constant(j), mask)
 
 
 def _dots(v, a, left, b, right, k):

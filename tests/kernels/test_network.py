@@ -11,7 +11,9 @@ from numba.core.runtime import rtsys
 
 import fastbp
 from fastbp.kernels import codes, cpu, reference
-from fastbp.kernels.cpu import network
+from fastbp.kernels.cpu import groups, network
+from fastbp.kernels.cpu.narrow import TOGETHER
+from fastbp.kernels.cpu.simd import WIDEST
 from fastbp.losses import LOSSES
 from fastbp.plan import Plan
 
@@ -27,17 +29,22 @@ CLIPS = {"none": None, "norm": fastbp.ClipNorm(0.3), "value": fastbp.ClipValue(0
 
 # sizes, rows: one row; too little work for groups; groups of one and of several panels, with rows
 # that no group size divides; too many parameters for groups; several panels without groups;
-# parameters for several updates; deep ones, in panels of groups and without groups.
+# parameters for several updates; deep ones, in panels of groups and without groups. Narrow ones:
+# alone, in groups of one and of several turns of panels, deep.
 NETS = {
     "one row": ((3, 5, 2), 1),
-    "small": ((3, 5, 2), 40),
+    "small": ((3, 5, 2), 15),
     "groups": ((4, 64, 64, 2), 77),
-    "panels": ((3, 24, 24, 2), 1501),
+    "panels": ((3, 32, 32, 16), 1501),
     "wide": ((30, 300, 40, 3), 65),
     "long": ((5, 150, 120, 2), 1100),
     "updates": ((90, 500, 2), 33),
-    "deep groups": ((5, *[30] * 8, 2), 1100),
+    "deep groups": ((5, *[32] * 8, 6), 1100),
     "deep": ((5, *[70] * 9, 2), 600),
+    "narrow": ((5, 7, 3), 77),
+    "narrow groups": ((4, 33, 35, 1), 203),
+    "narrow panels": ((3, 21, 21, 1), 3001),
+    "narrow, deep": ((5, *[29] * 8, 2), 1100),
 }
 
 
@@ -112,7 +119,7 @@ def test_a_step_equals_the_reference(name, candidate, launch, close):
     check(Case(name, "float64"), candidate, launch, close)
 
 
-@pytest.mark.parametrize("name", ["small", "groups", "panels", "wide"])
+@pytest.mark.parametrize("name", ["small", "groups", "panels", "wide", "narrow", "narrow groups"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -136,20 +143,24 @@ def test_every_optimizer_equals_the_reference(name, optimizer, kernels, launch, 
     check(Case(name, "float64", optimizer=optimizer), (kernels, np.dtype("f8")), launch, close)
 
 
-def test_every_activation_in_groups_equals_the_reference(activation, candidate, launch, close):
-    case = Case("groups", "float64", activations=[activation, activation, "elu"])
+@pytest.mark.parametrize("name", ["groups", "narrow groups"])
+def test_every_activation_in_groups_equals_the_reference(
+    name, activation, candidate, launch, close
+):
+    case = Case(name, "float64", activations=[activation, activation, "elu"])
     check(case, candidate, launch, close)
 
 
 def test_the_nets_are_what_their_names_say():
     tables = {name: Case(name, "float64").plan.table for name in NETS}
-    groups = {name: network.group_count(NETS[name][1], tables[name]) for name in NETS}
-    assert groups == {
-        "one row": 1, "small": 1, "groups": 2, "panels": 8, "wide": 1, "long": 1, "updates": 1,
-        "deep groups": 8, "deep": 1,
-    }  # fmt: skip
-    assert network.GROUP_PANEL < 1501 / 8
-    assert network.GROUP_PANEL < 1100 / 8
+    counts = {name: groups.group_count(NETS[name][1], tables[name]) for name in NETS}
+    narrow = {name for name in NETS if groups.is_narrow(NETS[name][1], tables[name])}
+    assert narrow == {name for name in NETS if name.startswith("narrow")}
+    several = {name for name in NETS if counts[name] > 1}
+    assert several == {"groups", "panels", "deep groups", *narrow - {"narrow"}}
+    assert TOGETHER * WIDEST < 3001 / 8
+    assert groups.GROUP_PANEL < 1501 / 8
+    assert groups.GROUP_PANEL < 1100 / 8
     assert NETS["long"][1] > network.PANEL
     assert NETS["deep"][1] > network.PANEL
     for name in ("deep groups", "deep"):
@@ -223,12 +234,16 @@ def test_groups_do_not_depend_on_whether_activations_are_kept():
     sizes, n = [60] * 2, 8 * 98
     layers = [fastbp.Dense(*sizes), *(fastbp.Dropout(0.1) for _ in range(60)), fastbp.Dense(*sizes)]
     kept, again = (Plan(layers, 60, recompute) for recompute in (False, True))
-    room = network.GROUP_PANEL * np.array([kept.kept, again.kept])
-    assert room[1] < network.ARENA_BYTES // 16 < network.ARENA_BYTES // 8 < room[0]
-    assert network.group_count(n, kept.table) == network.group_count(n, again.table) == 1
+    room = groups.GROUP_PANEL * np.array([kept.kept, again.kept])
+    assert room[1] < groups.ARENA_BYTES // 16 < groups.ARENA_BYTES // 8 < room[0]
+    assert groups.group_count(n, kept.table) == groups.group_count(n, again.table) == 1
 
 
-@pytest.mark.parametrize("sizes", [(1024, 1024), (64, 9000), (16, 64, 64, 4), (300, 10)], ids=str)
+@pytest.mark.parametrize(
+    "sizes",
+    [(1024, 1024), (64, 9000), (16, 64, 64, 4), (300, 10), (4, 50, 50, 2), (5, 7, 3)],
+    ids=str,
+)
 def test_room_for_some_rows_is_room_for_fewer(sizes):
     layers = (fastbp.Dense(k, m, init="zeros") for k, m in itertools.pairwise(sizes))
     for plan in fastbp.Sequential(*layers).plans:
