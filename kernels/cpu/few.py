@@ -12,11 +12,12 @@ from numba import carray
 
 from ..codes import IDENTITY, RELU
 from .activations import activate_and_keep, activation_gradient
+from .dots import tile_dots
 from .jit import inline, spliced
 from .pointers import address, at, get, new_job, number_of, pointer_to, put
 from .simd import OUTER, PANEL, WIDEST, copy_part, width
 from .threads import part, parts, run, task, useful_tasks
-from .tiles import few_columns, outer_columns, tile_dots, tile_in_place, tile_outer
+from .tiles import few_columns, outer_columns, tile_in_place, tile_outer
 
 GRAIN = 2**17  # weights that make a task worth a thread
 ZEROS = 8 * WIDEST  # elements of scratch that stand for an absent bias

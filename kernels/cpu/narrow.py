@@ -125,14 +125,9 @@ def fills_more(n, table):
 
 
 def _arguments(numbers, pointers):
-    def of_type(real):
-        return (
-            (types.intp,) * numbers
-            + (types.CPointer(types.intp),)
-            + (types.CPointer(real),) * pointers
-        )
-
-    return of_type
+    """Numbers, the table of layers, pointers."""
+    words = (types.intp,) * numbers + (types.CPointer(types.intp),)
+    return lambda real: words + (types.CPointer(real),) * pointers
 
 
 # Each is compiled once, by itself, and only where a network is narrow.
@@ -245,9 +240,7 @@ pack_at = part_of_narrow(pack, _arguments(2, 3))
 forward_at = part_of_narrow(forward, _arguments(3, 2))
 backward_at = part_of_narrow(backward, _arguments(4, 3))
 gradients_at = part_of_narrow(gradients_of_panels, _arguments(4, 3))
-softmax_at = part_of_narrow(
-    softmax, lambda real: (types.intp,) * 2 + (types.CPointer(real),) * 5
-)  # fmt: skip
+softmax_at = part_of_narrow(softmax, lambda real: (types.intp,) * 2 + (types.CPointer(real),) * 5)
 
 
 @inline
@@ -292,10 +285,10 @@ def softmax_of_panel(y, m, t, sample_weight, share, room, dy):
 
 @inline
 def loss_of_panel(recipe, numbers, y, m, t, sample_weight, share, room, dy):
-    """`softmax_of_panel` for the losses that take a row per sample."""
+    """`softmax_of_panel` for the other losses, which take a row per sample."""
     count, wide = len(t), width(room)
     at_slopes = at(room, padded(m, LANES) * wide)
-    columns, outputs, slopes = carray(y, (m, wide)), carray(room, (count, m)), at_slopes
+    columns, outputs = carray(y, (m, wide)), carray(room, (count, m))
     for i in range(count):
         for j in range(m):
             outputs[i, j] = columns[j, i]
@@ -324,9 +317,8 @@ def train_narrow(
     for row in range(begin, end, wide):
         stop = min(end, row + wide)
         count = stop - row
-        batch, targets, s = rows_of(x, row, stop), rows_of(t, row, stop), sample_weight
-        if sample_weight.size > 0:
-            s = rows_of(sample_weight, row, stop)
+        batch, targets = rows_of(x, row, stop), rows_of(t, row, stop)
+        s = rows_of(sample_weight, row, stop)
         if not all_finite(batch):
             return nan
         panel = slot(panels, number * slots(layers), rows)

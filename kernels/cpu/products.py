@@ -8,6 +8,7 @@ from math import inf
 
 from numba import carray
 
+from .dots import sums_along, tile_along, tile_dots
 from .jit import inline, spliced
 from .pointers import at, element
 from .simd import (
@@ -24,13 +25,10 @@ from .simd import (
 )
 from .tiles import (
     few_columns,
-    sums_along,
-    tile_along,
     tile_block,
     tile_block_transposed,
     tile_columns,
     tile_columns_far_apart,
-    tile_dots,
     tile_of_panel,
     tile_rows,
     tile_rows_and_pack,

@@ -90,7 +90,7 @@ def test_code_of_a_user_binds_what_it_launches(tmp_path):
     assert not any(compiled["before"])
     assert not any(cached["before"])
     # Compiled: what a dense layer needs. From the user's cache: all, by the first call that ran.
-    dense = [module != "network" for module in compiled["modules"]]
+    dense = [module not in ("narrow", "groups", "network") for module in compiled["modules"]]
     assert (compiled["hits"], compiled["after"]) == (0, dense)
     assert (cached["hits"], cached["after"]) == (1, [True] * len(dense))
 
