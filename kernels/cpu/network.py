@@ -1,8 +1,9 @@
 """A whole network in Numba: forward, loss, backward and the optimiser's step in one call.
 
 The network is a table, what a step does a recipe of integers and numbers: see codes.py. The batch
-is taken in panels (panels.py). All threads share each panel of a large network; small networks are
-cut into groups of rows, each of which one thread takes through all layers, with one fork and join.
+is taken in panels (panels.py). All threads share each panel of a large network; the rows of a small
+one are cut into groups, each of which one thread takes through all layers (groups.py). Where the
+outputs of layers would leave lanes idle, the rows lie along the vectors (narrow.py).
 
 What a step consists of is both a kernel and, spliced, a part of the kernels after it.
 """
